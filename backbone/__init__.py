@@ -1,0 +1,1 @@
+"""Backbone: a small library to build services on a backbone of events."""
