@@ -4,16 +4,16 @@ It must be readable by every Python 3.6 or later, so that an old one can say tha
 annotations and no newer syntax.
 """
 
-import fcntl
 import hashlib
+import importlib.util
 import os
 import platform
 import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
-import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -45,7 +45,7 @@ def refusal(version: "tuple[int, ...]", system: str, libc: str, python: str = sy
             "Name a newer one: make PYTHON=python3.11 setup"
         )
     if system not in ("Linux", "Darwin"):
-        return f"{system} is not supported: the embedded Valkey has no wheels for it. Use Linux (glibc), macOS or WSL 2."
+        return f"{system} is not supported: the embedded Valkey has no wheels for it. Use Linux (glibc), macOS or WSL."
     if system == "Linux" and libc != "glibc":
         return (
             "This Linux has no glibc (musl, as in Alpine?): the embedded Valkey has no wheels for it. "
@@ -59,8 +59,7 @@ def stamp_text(root: Path) -> str:
     digest = hashlib.sha256()
     for name in ("requirements.lock", "bootstrap.py"):
         digest.update((root / name).read_bytes())
-    base = getattr(sys, "_base_executable", sys.executable)
-    return f"{digest.hexdigest()}\n{sys.version}\n{base}\n{root}\n"
+    return f"{digest.hexdigest()}\n{sys.version}\n{root}\n"
 
 
 def is_ready(root: Path) -> bool:
@@ -84,16 +83,18 @@ def make_venv(root: Path) -> None:
     want = f"{sys.version}\n{root}\n"
     if made_from.exists() and made_from.read_text(encoding="utf-8") == want:
         return
-    if place.exists():
-        shutil.rmtree(place)
-    try:
-        venv.EnvBuilder(with_pip=True, symlinks=True).create(place)
-    except (subprocess.CalledProcessError, ImportError) as error:
+    missing = [name for name in ("venv", "ensurepip") if importlib.util.find_spec(name) is None]
+    if missing:
         package = f"python{sys.version_info[0]}.{sys.version_info[1]}-venv"
         raise SetupError(
-            f"{sys.executable} cannot make a virtual environment: its `ensurepip` is missing. "
+            f"{sys.executable} has no `{missing[0]}`, so it cannot make a virtual environment. "
             f"On Debian and Ubuntu: sudo apt-get install {package}"
-        ) from error
+        )
+    import venv
+
+    if place.exists():
+        shutil.rmtree(str(place))
+    venv.EnvBuilder(with_pip=True, symlinks=True).create(str(place))
     made_from.write_text(want, encoding="utf-8")
 
 
@@ -102,8 +103,9 @@ def install(root: Path, log: Path) -> None:
     python = str(root / ".venv/bin/python")
     lock = root / "requirements.lock"
     total = len(locked_names(lock.read_text(encoding="utf-8")))
-    pip = [python, "-m", "pip", "--disable-pip-version-check", "--no-input"]
-    # Without compiling: saves a third of the time; Python compiles what is imported when it is.
+    # Isolated: a PYTHONPATH of the caller must not decide what counts as installed.
+    pip = [python, "-I", "-m", "pip", "--disable-pip-version-check", "--no-input"]
+    # Without compiling all of it ahead: Python compiles what is imported, when it is.
     run_pip([*pip, "install", "--no-compile", "--progress-bar=off", "--require-hashes", "-r", str(lock)], total, log)
     listed = subprocess.run([*pip, "freeze"], stdout=subprocess.PIPE, check=True, timeout=60).stdout.decode()
     wanted = {normal(name) for name in locked_names(lock.read_text(encoding="utf-8"))}
@@ -119,7 +121,6 @@ def normal(name: str) -> str:
 
 def run_pip(command: "list[str]", total: int, log: Path) -> None:
     """Runs pip, its whole output in `log`, one short line of progress per step on the terminal."""
-    deadline = time.monotonic() + PATIENCE_S
     live = sys.stdout.isatty()
     seen = 0
     megabytes = 0.0
@@ -128,6 +129,8 @@ def run_pip(command: "list[str]", total: int, log: Path) -> None:
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, universal_newlines=True
         )
         assert process.stdout is not None
+        watchdog = threading.Timer(PATIENCE_S, process.kill)
+        watchdog.start()
         try:
             for line in process.stdout:
                 kept.write(line)
@@ -135,21 +138,22 @@ def run_pip(command: "list[str]", total: int, log: Path) -> None:
                     seen += 1
                     if live or seen % 20 == 0:
                         show(f"  {seen}/{total} packages, {megabytes:.0f} MB fetched", live)
-                elif "Downloading" in line or "Using cached" in line:
-                    megabytes += size_in_megabytes(line) if "Downloading" in line else 0.0
+                elif "Downloading " in line:
+                    megabytes += size_in_megabytes(line)
                 elif line.startswith("Installing collected"):
-                    show(f"  {total} packages verified by hash, {megabytes:.0f} MB fetched; installing", live)
-                if time.monotonic() > deadline:
-                    raise SetupError(f"pip did not finish within {PATIENCE_S} s. See {log}; then run `make setup` again.")
-        finally:
-            if process.poll() is None and sys.exc_info()[0] is not None:
-                process.kill()
+                    show(f"  all verified by hash, {megabytes:.0f} MB fetched; installing", live)
             code = process.wait(timeout=60)
+        finally:
+            watchdog.cancel()
+            if process.poll() is None:
+                process.kill()
+                process.wait(timeout=60)
     if live:
         print()
     if code != 0:
         last = "".join(log.read_text(encoding="utf-8").splitlines(keepends=True)[-12:])
-        raise SetupError(f"pip could not install requirements.lock (exit code {code}):\n{last}The whole output: {log}")
+        why = f"exit code {code}" if code > 0 else f"ended by signal {-code}; the limit is {PATIENCE_S} s"
+        raise SetupError(f"pip could not install requirements.lock ({why}):\n{last}The whole output: {log}")
 
 
 def size_in_megabytes(line: str) -> float:
@@ -181,9 +185,11 @@ def lay_paths(root: Path) -> None:
 
 def hold(lock_file: int) -> None:
     """Waits until no other `make setup` works on this checkout."""
+    import fcntl
+
     deadline = time.monotonic() + PATIENCE_S
     said = False
-    while True:
+    while time.monotonic() < deadline:
         try:
             fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
@@ -191,9 +197,8 @@ def hold(lock_file: int) -> None:
             if not said:
                 print("Waiting for another `make setup` in this checkout ...", flush=True)
                 said = True
-            if time.monotonic() > deadline:
-                raise SetupError("Another `make setup` in this checkout does not end: stop it, then run this again.")
             time.sleep(0.2)
+    raise SetupError("Another `make setup` in this checkout does not end: stop it, then run this again.")
 
 
 def setup(root: Path) -> None:
@@ -206,7 +211,7 @@ def setup(root: Path) -> None:
         if is_ready(root):
             return
         started = time.monotonic()
-        print(f"Making .venv with Python {platform.python_version()} (once; fetches about 250 MB)", flush=True)
+        print(f"Making .venv with Python {platform.python_version()} (once; fetches about 200 MB)", flush=True)
         make_venv(root)
         stamp = root / ".venv" / "stamp"
         if stamp.exists():
@@ -230,6 +235,9 @@ def main() -> int:
     except SetupError as error:
         print(f"setup: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("\nsetup: interrupted; the next run goes on from here", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -1,0 +1,81 @@
+# Needs python3 (3.11 or later), git, make and coreutils; everything else is fetched once into .venv.
+PYTHON ?= python3
+SKU ?=
+QTY ?= 1
+ARGS ?=
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.SUFFIXES:
+.PHONY: help setup protos check format test bench demo up order clean lock
+
+V := .venv/bin
+RUN := $(V)/python
+
+define HELP
+Services on a backbone of events: the runtime `backbone` and a shop built on it.
+
+  make demo    the whole platform on a log of its own: real orders, live progress, the laws checked
+               (ORDERS=all STOCK=full places the whole file with enough stock)
+  make up      the whole platform on a log that stays; Ctrl-C stops it
+  make order   one order to a platform that is up: make order SKU=... QTY=2
+  make test    every test (ARGS='-k words' for some of them)
+  make check   ruff, mypy, basedpyright, import rules, contracts; `make format` mends what it can
+  make bench   benchmarks: ratios measured side by side
+  make protos  code from the contracts in protos/
+  make setup   .venv with hash-pinned packages (every other target does this first)
+  make clean   removes what was made here; asks before it deletes a log
+  make lock    resolves requirements.in anew into requirements.lock
+
+PYTHON=python3.12 chooses the interpreter.
+endef
+
+help:
+	@: $(info $(HELP))
+
+setup:
+	@command -v $(PYTHON) >/dev/null || { echo "setup: no '$(PYTHON)' on the PATH: install Python 3.11 or later, or name one: make PYTHON=/path/to/python3 setup" >&2; exit 1; }
+	@$(PYTHON) bootstrap.py
+
+protos: setup
+	@$(RUN) build_protos.py
+
+check: protos
+	$(V)/ruff check .
+	$(V)/ruff format --check .
+	$(V)/mypy
+	$(V)/basedpyright
+	$(V)/lint-imports
+	$(V)/buf lint
+	@command -v diff >/dev/null || { echo "check: buf format needs the program diff: install the package diffutils" >&2; exit 1; }
+	$(V)/buf format -d --exit-code protos
+
+format: protos
+	$(V)/ruff check --fix .
+	$(V)/ruff format .
+	$(V)/buf format -w protos
+
+test: protos
+	@$(RUN) -m pytest $(ARGS)
+
+bench: protos
+	@$(RUN) -m benchmarks $(ARGS)
+
+demo: protos
+	@$(RUN) -m demo $(ARGS)
+
+up: protos
+	@$(V)/backbone up $(ARGS)
+
+order: protos
+	@test -n "$(SKU)" || { echo "order: which article? make order SKU=... QTY=2" >&2; exit 2; }
+	@$(RUN) -m demo.order --sku "$(SKU)" --qty "$(QTY)" $(ARGS)
+
+clean: protos
+	@$(V)/backbone clean $(ARGS)
+
+lock: setup
+	@$(PYTHON) -m venv .backbone/lock
+	@.backbone/lock/bin/pip install --quiet uv
+	@.backbone/lock/bin/uv pip compile --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
+		--no-header --python-version 3.11 --quiet $(ARGS) requirements.in --output-file requirements.lock
