@@ -1,0 +1,76 @@
+"""What can go wrong, named for what the reader can do about it.
+
+BackboneError
+├── DeclarationError       a table or contract lies; mend it and start again
+│   └── ContractError      ... with the file, the message and the remedy
+├── SettingsError          the environment is incomplete or contradicts itself
+├── StrangeCluster         this Kafka is not the one the data belongs to
+├── Unavailable            Kafka, Redis or a sibling does not answer now; nothing was done
+│   └── Overloaded         ... because a bound of ours is reached
+├── Unconfirmed            it may or may not have been done; ask again, do not repeat blindly
+└── WorkerEnded            this worker cannot go on; its slot starts again and takes over
+    └── Fenced             ... because another process took its place
+"""
+
+from __future__ import annotations
+
+
+class BackboneError(Exception):
+    """Anything this library raises on purpose."""
+
+
+class DeclarationError(BackboneError):
+    """A table says something that cannot be run."""
+
+
+class ContractError(DeclarationError):
+    """A contract or a table about it contradicts itself.
+
+    Args:
+        where: proto file, service or topic that is wrong.
+        what: what is wrong with it, naming the message or field.
+        remedy: what to change.
+    """
+
+    def __init__(self, where: str, what: str, remedy: str) -> None:
+        super().__init__(f"{where}: {what}. {remedy}")
+        self.where = where
+        self.what = what
+        self.remedy = remedy
+
+
+class SettingsError(BackboneError):
+    """The environment is incomplete or contradicts itself."""
+
+
+class StrangeCluster(BackboneError):
+    """The Kafka that answers is not the cluster this data belongs to."""
+
+
+class Unavailable(BackboneError):
+    """Something we need does not answer now, and nothing was done.
+
+    Args:
+        what: what does not answer.
+        retry_after_s: when to try again, in seconds.
+    """
+
+    def __init__(self, what: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(what)
+        self.retry_after_s = retry_after_s
+
+
+class Overloaded(Unavailable):
+    """A bound of ours is reached; nothing was done."""
+
+
+class Unconfirmed(BackboneError):
+    """It may or may not have been done: the confirmation is missing."""
+
+
+class WorkerEnded(BackboneError):
+    """This worker cannot go on; its slot starts again and takes over from the log."""
+
+
+class Fenced(WorkerEnded):
+    """Another process took this worker's place."""
