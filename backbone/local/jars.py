@@ -20,6 +20,8 @@ from importlib import resources
 from pathlib import Path
 
 import httpx
+import jgo
+from jgo.constants import MAVEN_CENTRAL_URL
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
@@ -65,8 +67,6 @@ def shared_folder() -> Path:
 
 def maven_repository() -> str:
     """The repository to fetch from: `$BACKBONE_MAVEN_REPOSITORY` (a company's mirror), else Maven Central."""
-    from jgo.constants import MAVEN_CENTRAL_URL
-
     return (os.environ.get("BACKBONE_MAVEN_REPOSITORY") or MAVEN_CENTRAL_URL).rstrip("/")
 
 
@@ -152,7 +152,7 @@ def _fetch(client: httpx.Client, jar: Jar, folder: Path) -> int:
         )
     with tempfile.NamedTemporaryFile(dir=folder, prefix=jar.file, suffix=".part", delete=False) as part:
         part.write(content)
-    os.replace(part.name, folder / jar.file)
+    Path(part.name).replace(folder / jar.file)
     return len(content)
 
 
@@ -181,8 +181,6 @@ def _progress(count: int, total: int, announce: Callable[[str], None]) -> Iterat
 
 def resolve() -> tuple[Jar, ...]:
     """The jars of `LOCKED_ENDPOINTS` as Maven would choose them, fetched and measured; needs no Java."""
-    import jgo
-
     coordinates: dict[str, str] = {}
     for endpoint in LOCKED_ENDPOINTS:
         for artifact in jgo.resolve(endpoint):

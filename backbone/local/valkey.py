@@ -64,7 +64,7 @@ class Valkey:
             "bind": "127.0.0.1",
             "dir": str(self.data),
             "appendonly": "yes",
-            "appendfsync": "everysec",  # a killed process loses nothing; a second lost to a power cut heals from the log
+            "appendfsync": "everysec",  # a killed process loses nothing; what a power cut takes heals from the log
             "save": "",
             "maxmemory-policy": "noeviction",  # a view that forgets rows silently would answer wrongly
             "aof-load-truncated": "yes",

@@ -1,0 +1,83 @@
+"""Real servers for all tests, started when the first test asks for them, and names nobody else uses."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from backbone.local.kafka import Kafka
+from backbone.local.valkey import Valkey
+from tests.containers import kafka_in_container, require_docker, valkey_in_container
+
+BOTH = ("embedded", pytest.param("containers", marks=pytest.mark.docker))
+
+
+@contextmanager
+def scratch(prefix: str) -> Iterator[Path]:
+    """A folder of its own for one server, deleted with it."""
+    folder = Path(tempfile.mkdtemp(prefix=f"backbone-{prefix}-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[Kafka]:
+    """The embedded broker of this run; tests share it, so they take topic and group names from `unique`."""
+    with scratch("kafka") as folder, Kafka(folder) as broker:
+        yield broker
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[Valkey]:
+    """The embedded Valkey of this run; tests share it, so they never flush it and take key names from `unique`."""
+    with scratch("valkey") as folder, Valkey(folder) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def unique() -> Callable[[str], str]:
+    """Makes names that no other test of this run, nor another run, uses: `unique("orders")`."""
+    numbers = itertools.count(1)
+    return lambda word: f"{word}-{os.getpid()}-{next(numbers)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """Where a Kafka answers, whoever runs it."""
+
+    bootstrap: str
+    cluster_id: str
+
+
+@pytest.fixture(scope="session", params=BOTH)
+def broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
+    """A Kafka, once embedded and once in a container: a test that takes it runs on both."""
+    if request.param == "embedded":
+        embedded: Kafka = request.getfixturevalue("kafka")
+        yield Broker(embedded.bootstrap, embedded.cluster_id)
+        return
+    require_docker()
+    with kafka_in_container() as (bootstrap, cluster_id):
+        yield Broker(bootstrap, cluster_id)
+
+
+@pytest.fixture(scope="session", params=BOTH)
+def redis_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The address of a Valkey, once embedded and once in a container: a test that takes it runs on both."""
+    if request.param == "embedded":
+        embedded: Valkey = request.getfixturevalue("valkey")
+        yield embedded.url
+        return
+    require_docker()
+    with valkey_in_container() as url:
+        yield url

@@ -1,0 +1,82 @@
+"""The same servers in containers, for the same tests, where a Docker API answers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+import pytest
+
+from backbone.local.kafka import SETTINGS, VERSION, answering_cluster, new_cluster_id
+from backbone.local.ports import free_port
+from backbone.local.valkey import is_answering
+
+KAFKA_IMAGE = f"apache/kafka:{VERSION}"
+VALKEY_IMAGE = "valkey/valkey:9.1"
+READY_S = 120.0
+
+
+@cache
+def docker_problem() -> str | None:
+    """Why no Docker API can be used here, or None if one answers; asked once per run."""
+    import docker  # type: ignore[import-untyped] # ships no types
+    from docker.errors import DockerException  # type: ignore[import-untyped]
+
+    try:
+        docker.from_env(timeout=5).ping()
+    except DockerException as error:
+        return f"no Docker API answers ({type(error).__name__})"
+    return None
+
+
+def require_docker() -> None:
+    """Skips the test where no Docker API answers, or fails it there if REQUIRE_DOCKER=1 says that one has to."""
+    problem = docker_problem()
+    if problem and os.environ.get("REQUIRE_DOCKER") == "1":
+        pytest.fail(f"REQUIRE_DOCKER=1, but {problem}", pytrace=False)
+    if problem:
+        pytest.skip(f"containers: {problem}; the same tests ran on the embedded servers")
+
+
+@contextmanager
+def kafka_in_container() -> Iterator[tuple[str, str]]:
+    """A broker with our settings; yields its bootstrap address and cluster id."""
+    from testcontainers.core.container import DockerContainer
+
+    port, cluster_id = free_port(), new_cluster_id()
+    container = DockerContainer(KAFKA_IMAGE).with_bind_ports(9092, port)
+    bootstrap = f"{container.get_container_host_ip()}:{port}"
+    settings = {
+        **SETTINGS,
+        "process.roles": "broker,controller",
+        "node.id": "1",
+        "controller.quorum.voters": "1@localhost:9093",
+        "listeners": "CLIENT://0.0.0.0:9092,CONTROLLER://0.0.0.0:9093",
+        "advertised.listeners": f"CLIENT://{bootstrap}",
+        "listener.security.protocol.map": "CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "inter.broker.listener.name": "CLIENT",
+        "controller.listener.names": "CONTROLLER",
+        "log.dirs": "/tmp/kafka",
+    }
+    for name, value in settings.items():
+        container.with_env(f"KAFKA_{name.upper().replace('.', '_')}", value)
+    with container.with_env("CLUSTER_ID", cluster_id):
+        found = answering_cluster(bootstrap, within=READY_S)
+        assert found == cluster_id, f"{KAFKA_IMAGE} did not answer within {READY_S:.0f} s"
+        yield bootstrap, cluster_id
+
+
+@contextmanager
+def valkey_in_container() -> Iterator[str]:
+    """A Valkey with an append-only file; yields its redis:// address."""
+    from testcontainers.core.container import DockerContainer
+
+    port = free_port()
+    container = DockerContainer(VALKEY_IMAGE).with_bind_ports(6379, port)
+    container.with_command("valkey-server --appendonly yes --maxmemory-policy noeviction")
+    url = f"redis://{container.get_container_host_ip()}:{port}/0"
+    with container:
+        assert is_answering(url, within=READY_S), f"{VALKEY_IMAGE} did not answer within {READY_S:.0f} s"
+        yield url

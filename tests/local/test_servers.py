@@ -1,0 +1,84 @@
+"""Embedded Kafka and Valkey: what a client sees of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, Producer
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._config import ConfigResource
+from confluent_kafka.admin._resource import ResourceType
+from confluent_kafka.cimpl import NewTopic
+from redis import Redis
+
+from backbone.local.kafka import answering_cluster
+from tests.conftest import Broker
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def topic(broker: Broker, unique: Callable[[str], str]) -> Iterator[str]:
+    """A topic of two partitions, deleted afterwards."""
+    name = unique("local.servers")
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap})
+    admin.create_topics([NewTopic(name, num_partitions=2, replication_factor=1)])[name].result(timeout=20)
+    yield name
+    admin.delete_topics([name])[name].result(timeout=20)
+
+
+def test_a_broker_answers_as_its_own_cluster(broker: Broker) -> None:
+    assert answering_cluster(broker.bootstrap, within=10.0) == broker.cluster_id
+
+
+def test_a_transaction_is_read_back_with_the_time_of_appending(broker: Broker, topic: str) -> None:
+    producer = Producer({"bootstrap.servers": broker.bootstrap, "transactional.id": topic})
+    producer.init_transactions(20)
+    producer.begin_transaction()
+    producer.produce(topic, b"value", b"key", partition=1, timestamp=1)
+    producer.commit_transaction(20)
+
+    consumer = Consumer(
+        {
+            "bootstrap.servers": broker.bootstrap,
+            "group.id": topic,
+            "auto.offset.reset": "earliest",
+            "isolation.level": "read_committed",
+            "enable.auto.commit": False,
+        }
+    )
+    consumer.subscribe([topic])
+    try:
+        record = consumer.poll(20)
+        assert record is not None, "nothing within 20 s"
+        assert (record.key(), record.value(), record.partition()) == (b"key", b"value", 1)
+        kind, milliseconds = record.timestamp()
+        assert kind == TIMESTAMP_LOG_APPEND_TIME
+        assert milliseconds > 1
+    finally:
+        consumer.close()
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("auto.create.topics.enable", "false"),
+        ("log.retention.ms", "-1"),
+        ("offsets.retention.minutes", "2147483647"),
+        ("transaction.abort.timed.out.transaction.cleanup.interval.ms", "500"),
+        ("broker.session.timeout.ms", "3000"),
+        ("log.index.size.max.bytes", "1048576"),
+    ],
+)
+def test_a_broker_runs_with_our_settings(broker: Broker, setting: str, value: str) -> None:
+    resource = ConfigResource(ResourceType.BROKER, "1")
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap})
+    answer = admin.describe_configs([resource])[resource].result(20)
+    assert answer[setting].value == value
+
+
+def test_a_valkey_keeps_an_append_only_file_and_evicts_nothing(redis_url: str) -> None:
+    with Redis.from_url(redis_url, decode_responses=True) as client:
+        assert client.config_get("appendonly") == {"appendonly": "yes"}
+        assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
