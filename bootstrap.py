@@ -40,10 +40,7 @@ def refusal(version: "tuple[int, ...]", system: str, libc: str, python: str = sy
     """
     if version[:2] < OLDEST:
         found = ".".join(str(part) for part in version[:3])
-        return (
-            f"Python {found} ({python}) is too old: 3.11 or later is needed. "
-            "Name a newer one: make PYTHON=python3.11 setup"
-        )
+        return f"Python {found} ({python}) is too old: 3.11 or later is needed. Name a newer one: make PYTHON=python3.11 setup"
     if system not in ("Linux", "Darwin"):
         return f"{system} is not supported: the embedded Valkey has no wheels for it. Use Linux (glibc), macOS or WSL."
     if system == "Linux" and libc != "glibc":
@@ -211,11 +208,13 @@ def setup(root: Path) -> None:
         if is_ready(root):
             return
         started = time.monotonic()
-        print(f"Making .venv with Python {platform.python_version()} (once; fetches about 200 MB)", flush=True)
-        make_venv(root)
         stamp = root / ".venv" / "stamp"
         if stamp.exists():
+            print("Bringing .venv up to date", flush=True)
             stamp.unlink()
+        else:
+            print(f"Making .venv with Python {platform.python_version()} (once; fetches about 200 MB)", flush=True)
+        make_venv(root)
         install(root, root / ".venv" / "pip.log")
         lay_paths(root)
         stamp.write_text(stamp_text(root), encoding="utf-8")

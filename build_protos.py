@@ -151,10 +151,10 @@ def protoc(root: Path, outputs: list[str], contracts: list[Path]) -> None:
         return
     scripts = Path(sys.executable).parent
     environment = {**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ.get('PATH', '')}"}
-    roots = [f"-I{root / name}" for name in IMPORT_ROOTS if (root / name).is_dir()]
+    roots = [f"-I{name}" for name in IMPORT_ROOTS if (root / name).is_dir()]
     command = [sys.executable, "-m", "grpc_tools.protoc", *roots, f"-I{standard_contracts()}", *outputs]
     done = subprocess.run(
-        [*command, *map(str, contracts)],
+        [*command, *(str(contract.relative_to(root)) for contract in contracts)],
         check=False,  # a wrong contract is told in protoc's own words
         cwd=root,
         env=environment,
@@ -179,7 +179,7 @@ def located(root: Path, text: str) -> str:
     for line in text.splitlines():
         name = line.split(":", 1)[0]
         found = [folder for folder in IMPORT_ROOTS if name and (root / folder / name).is_file()]
-        lines.append(f"{found[0]}/{line}" if found else line.replace(f"{root}{os.sep}", ""))
+        lines.append(f"{found[0]}/{line}" if found else line)
     return "\n".join(lines)
 
 
