@@ -97,7 +97,7 @@ def test_a_finished_set_up_needs_no_network(bare_machine: dict[str, str]) -> Non
     unshare = shutil.which("unshare")
     alone = (unshare or "unshare", "--net", "--map-root-user")
     if unshare is None or subprocess.run([*alone, "true"], check=False, capture_output=True, timeout=60).returncode:
-        pytest.skip("network namespaces are not allowed here")
+        pytest.skip("no network namespace to be had: `unshare` is missing or not allowed")
     assert make("protos", env=bare_machine, prefix=alone) == ""
 
 
