@@ -24,9 +24,7 @@ def main() -> None:
         listener = socket.create_server((options.host, options.port), backlog=256)
     except OSError as error:
         where = f"{options.host}:{options.port}"
-        raise SystemExit(
-            f"cannot listen on {where} ({error.strerror}): name another --port; 0 takes a free one"
-        ) from error
+        raise SystemExit(f"cannot listen on {where} ({error.strerror}): name another --port; 0 takes a free one") from error
     host, port = listener.getsockname()[:2]
     print(f"provider listens on http://{host}:{port}, its ledger is {options.ledger}", flush=True)
     config = uvicorn.Config(

@@ -116,9 +116,7 @@ class Behaviour:
 
     def __init__(self, rules: Sequence[Rule] = ()) -> None:
         """Starts every count and every random sequence anew."""
-        self._switches = [
-            _Switch(rule, draws=random.Random(0 if isinstance(rule, Down) else rule.seed)) for rule in rules
-        ]
+        self._switches = [_Switch(rule, draws=random.Random(0 if isinstance(rule, Down) else rule.seed)) for rule in rules]
 
     @property
     def down(self) -> bool:
@@ -141,6 +139,4 @@ class Behaviour:
 
     def described(self) -> list[dict[str, object]]:
         """Every rule as it was put, with the number of calls it acted on."""
-        return [
-            {**switch.rule.model_dump(exclude_defaults=True), "applied": switch.applied} for switch in self._switches
-        ]
+        return [{**switch.rule.model_dump(exclude_defaults=True), "applied": switch.applied} for switch in self._switches]

@@ -194,9 +194,7 @@ class Ledger:
             for sequence, kind, of, customer, name, currency, minor, reason, key, at in rows
         ]
 
-    def _once(
-        self, key: str, operation: str, asked: Authorize | Capture | Void, work: Callable[[str], Answer]
-    ) -> Answer:
+    def _once(self, key: str, operation: str, asked: Authorize | Capture | Void, work: Callable[[str], Answer]) -> Answer:
         fingerprint = hashlib.sha256(f"{operation} {asked.model_dump_json()}".encode()).digest()
         with self._transaction():
             stored = self._db.execute("SELECT fingerprint, status, body FROM answers WHERE key = ?", (key,)).fetchone()
@@ -205,9 +203,7 @@ class Ledger:
                     return Answer(409, {"reason": "idempotency_key_reused", "key": key})
                 return Answer(stored[1], json.loads(stored[2]), replayed=True)
             answer = work(datetime.now(UTC).isoformat(timespec="microseconds"))
-            self._db.execute(
-                "INSERT INTO answers VALUES (?, ?, ?, ?)", (key, fingerprint, answer.status, json.dumps(answer.body))
-            )
+            self._db.execute("INSERT INTO answers VALUES (?, ?, ?, ?)", (key, fingerprint, answer.status, json.dumps(answer.body)))
         return answer
 
     @contextmanager
@@ -264,6 +260,4 @@ class Ledger:
 
 
 def _conflict(status: str, reference: str, at: str) -> Answer:
-    return Answer(
-        409, {"reason": "reference_voided" if status == "voided" else "captured", "reference": reference, "at": at}
-    )
+    return Answer(409, {"reason": "reference_voided" if status == "voided" else "captured", "reference": reference, "at": at})

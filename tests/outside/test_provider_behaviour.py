@@ -41,9 +41,7 @@ def test_the_rules_are_read_back_with_how_often_they_acted_and_end_with_a_delete
         ({"kind": "decline", "rate": 2}, "rules.0.decline.rate"),
     ],
 )
-def test_a_rule_that_cannot_be_is_refused_and_the_old_ones_stay(
-    merchant: Merchant, rule: dict[str, Any], field: str
-) -> None:
+def test_a_rule_that_cannot_be_is_refused_and_the_old_ones_stay(merchant: Merchant, rule: dict[str, Any], field: str) -> None:
     merchant.behave({"kind": "decline", "customer": merchant.customer})
     answer = merchant.http.put("/v1/behaviour", json={"rules": [rule]})
     assert answer.status_code == 400
