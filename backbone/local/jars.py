@@ -83,9 +83,7 @@ def damage(jar: Jar, folder: Path) -> str | None:
     return None if digest == jar.sha256 else "is damaged: its SHA-256 is not that of the lock file"
 
 
-def classpath(
-    folder: Path | None = None, jars: Sequence[Jar] | None = None, announce: Callable[[str], None] | None = None
-) -> str:
+def classpath(folder: Path | None = None, jars: Sequence[Jar] | None = None, announce: Callable[[str], None] | None = None) -> str:
     """The class path of a broker; every jar on it was checked now, and fetched (once) if it was missing or damaged.
 
     Touches the network only to fetch; checkouts that share the folder wait for one another.
@@ -99,9 +97,7 @@ def classpath(
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise JarError(
-            f"cannot make {folder}: {error.strerror}", "set XDG_CACHE_HOME to a folder that can be written"
-        ) from error
+        raise JarError(f"cannot make {folder}: {error.strerror}", "set XDG_CACHE_HOME to a folder that can be written") from error
     with file_lock(folder / "lock", within=600.0):
         wanted = []
         for jar in jars:
@@ -136,9 +132,7 @@ def _get(client: httpx.Client, jar: Jar) -> bytes:
     try:
         return client.get(f"{maven_repository()}/{jar.path}").raise_for_status().content
     except httpx.HTTPError as error:
-        remedy = (
-            "connect this machine to Maven Central once (HTTPS_PROXY, REQUESTS_CA_BUNDLE are honoured) and try again"
-        )
+        remedy = "connect this machine to Maven Central once (HTTPS_PROXY, REQUESTS_CA_BUNDLE are honoured) and try again"
         raise JarError(f"cannot fetch {jar.file}: {type(error).__name__}", remedy) from error
 
 

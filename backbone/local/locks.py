@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from backbone.local.errors import StackError
+from backbone.local.processes import Identity
 
 
 class HeldLock:
-    """A locked file that holds the pid of its holder."""
+    """A locked file that says which process holds it."""
 
-    def __init__(self, path: Path, descriptor: int) -> None:
-        self._path = path
+    def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
     def release(self) -> None:
@@ -25,7 +25,7 @@ class HeldLock:
 
 
 def try_lock(path: Path) -> HeldLock | None:
-    """Locks the file and writes the own pid into it, or returns None while another process holds it."""
+    """Locks the file and writes into it who did, or returns None while another process holds it."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -33,16 +33,19 @@ def try_lock(path: Path) -> HeldLock | None:
         os.close(descriptor)
         return None
     os.ftruncate(descriptor, 0)
-    os.write(descriptor, f"{os.getpid()}\n".encode())
-    return HeldLock(path, descriptor)
+    own = Identity.of(os.getpid())
+    os.write(descriptor, f"{os.getpid()} {own.started if own else 0.0}\n".encode())
+    return HeldLock(descriptor)
 
 
 def holder(path: Path) -> int | None:
-    """The pid written by whoever locked the file last."""
+    """The pid of whoever locked the file last, if that very process still runs; leaves the lock alone."""
     try:
-        return int(path.read_text())
+        pid, started = path.read_text().split()
+        last = Identity(int(pid), float(started))
     except (OSError, ValueError):
         return None
+    return last.pid if last.is_running() else None
 
 
 @contextmanager
@@ -55,9 +58,7 @@ def file_lock(path: Path, within: float) -> Iterator[None]:
     deadline = time.monotonic() + within
     while (lock := try_lock(path)) is None:
         if time.monotonic() >= deadline:
-            raise StackError(
-                f"process {holder(path)} has held {path} for {within:.0f} s", "look what it does, or end it"
-            )
+            raise StackError(f"process {holder(path)} has held {path} for {within:.0f} s", "look what it does, or end it")
         time.sleep(0.1)
     try:
         yield

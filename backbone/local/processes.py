@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -97,6 +97,7 @@ class Process:
         self.identity: Identity | None = None
         self._guard: subprocess.Popen[bytes] | None = None
         self._launcher_end = -1
+        self._ending = threading.Lock()
         self._log_start = 0
 
     @property
@@ -123,10 +124,19 @@ class Process:
         self.record.parent.mkdir(parents=True, exist_ok=True)
         if self.log.exists() and self.log.stat().st_size > LOG_BYTES:
             self.log.replace(self.log.with_suffix(".log.1"))
+        pid = self._start_guard()
+        if not pid:
+            self.wait(10.0)
+            raise StartError(f"{self.name} could not be started: {' '.join(self.tail(3))}", f"see {self.log}")
+        self.identity = Identity.of(pid)
+        self._remember()
+
+    def _start_guard(self) -> int:
+        """Returns the pid of the program, or 0 if there is none."""
         launcher, self._launcher_end = os.pipe()
         report, reporter = os.pipe()
         try:
-            with self.log.open("ab") as log:
+            with os.fdopen(report, "rb") as reported, self.log.open("ab") as log:
                 self._log_start = log.tell()
                 self._guard = subprocess.Popen(
                     [sys.executable, "-I", "-S", guard.__file__, str(launcher), str(reporter), *self.spec.argv],
@@ -137,17 +147,16 @@ class Process:
                     pass_fds=(launcher, reporter),
                     start_new_session=True,  # a Ctrl-C in the terminal reaches the launcher alone
                 )
+                os.close(reporter)
+                reporter = -1
+                return int(reported.read() or 0)
+        except BaseException:
+            self._forget()
+            raise
         finally:
             os.close(launcher)
-            os.close(reporter)
-        with os.fdopen(report, "rb") as reported:
-            pid = reported.read()
-        self.identity = Identity.of(int(pid)) if pid else None
-        if not pid:
-            self._guard.wait(timeout=10.0)
-            self._forget()
-            raise StartError(f"{self.name} could not be started: {' '.join(self.tail(3))}", f"see {self.log}")
-        self._remember()
+            if reporter >= 0:
+                os.close(reporter)
 
     def poll(self) -> int | None:
         """The exit code, or None while it runs; 128 + n when signal n ended it."""
@@ -158,6 +167,9 @@ class Process:
             return None
         if self.identity is not None and self.identity.is_running():
             self.identity.kill()  # its guard was killed: it would outlive us
+            deadline = time.monotonic() + 5.0
+            while self.identity.is_running() and time.monotonic() < deadline:
+                time.sleep(0.01)
         self._forget()
         return code if code >= 0 else 128 - code
 
@@ -208,9 +220,7 @@ class Process:
         while True:
             code = self.poll()
             if code is not None:
-                raise StartError(
-                    f"{self.name} ended with code {code} while starting{self.last_words()}", f"see {self.log}"
-                )
+                raise StartError(f"{self.name} ended with code {code} while starting{self.last_words()}", f"see {self.log}")
             if self.is_ready():
                 return
             if time.monotonic() >= deadline:
@@ -239,10 +249,12 @@ class Process:
         self.record.write_text(json.dumps(entries))
 
     def _forget(self) -> None:
-        self.record.unlink(missing_ok=True)
-        if self._launcher_end >= 0:
-            os.close(self._launcher_end)
-            self._launcher_end = -1
+        """Once per run, though a supervisor and its owner may both see the end."""
+        with self._ending:
+            if self._launcher_end >= 0:
+                os.close(self._launcher_end)
+                self._launcher_end = -1
+                self.record.unlink(missing_ok=True)
 
 
 def _answers(url: str) -> bool:
@@ -254,78 +266,77 @@ def _answers(url: str) -> bool:
 
 
 def stop_all(processes: Sequence[Process], within: float = STOP_S, announce: Announce = print) -> None:
-    """Stops them side by side: SIGTERM, then SIGKILL for those that still run after `within` seconds, announced.
+    """Stops them side by side: SIGTERM, then SIGKILL for those that still run after `within` seconds, announced."""
+    for process in processes:
+        process.terminate()
+    deadline = time.monotonic() + within
+    stubborn = [process for process in processes if not process.wait(max(0.0, deadline - time.monotonic()))]
+    for process in stubborn:
+        announce(f"{process.name} did not end within {within:.0f} s of SIGTERM: killing process {process.pid}")
+    kill_all(stubborn)
 
-    A Ctrl-C while it waits kills them at once.
-    """
-    try:
-        for process in processes:
-            process.terminate()
-        deadline = time.monotonic() + within
-        stubborn = [process for process in processes if not process.wait(max(0.0, deadline - time.monotonic()))]
-        for process in stubborn:
-            announce(f"{process.name} did not end within {within:.0f} s of SIGTERM: killing process {process.pid}")
-    except KeyboardInterrupt:
-        announce("interrupted again: killing what still runs")
-        stubborn = list(processes)
-    for process in stubborn:
+
+def kill_all(processes: Sequence[Process]) -> None:
+    """Ends them side by side with SIGKILL, and returns when they are gone."""
+    for process in processes:
         process.kill()
-    for process in stubborn:
+    for process in processes:
         process.wait(10.0)
 
 
-@dataclass(frozen=True, slots=True)
-class Leftover:
-    """A process of a launcher that died, found again by the pid and start time it wrote down."""
+def recorded(folder: Path) -> dict[str, list[Identity]]:
+    """The processes started from this folder that still run, by name: the guard first, the program last.
 
-    name: str
-    identity: Identity
-
-
-def leftovers(folder: Path) -> Iterator[Leftover]:
-    """The processes that earlier launchers started from this folder and that still run; stale records are deleted."""
+    They are known by the pid and start time that their launcher wrote down, so a later process with an old pid is not
+    mistaken for one of them.
+    """
+    found: dict[str, list[Identity]] = {}
     for record in sorted((folder / "pids").glob("*.json")):
         try:
-            identities = [
-                Identity(int(entry["pid"]), float(entry["started"])) for entry in json.loads(record.read_text())
-            ]
-        except (ValueError, KeyError, TypeError):  # cut off by the crash that made it a leftover
-            identities = []
-        running = [identity for identity in identities if identity.is_running()]
-        if not running:
-            record.unlink(missing_ok=True)
-        yield from (Leftover(record.stem, identity) for identity in running)
+            entries = json.loads(record.read_text())
+            identities = [Identity(int(entry["pid"]), float(entry["started"])) for entry in entries]
+        except (OSError, ValueError, KeyError, TypeError):  # gone meanwhile, or cut off by a crash
+            continue
+        if running := [identity for identity in identities if identity.is_running()]:
+            found[record.stem] = running
+    return found
 
 
 def end_leftovers(folder: Path, announce: Announce, grace: float = guard.GRACE_S + 1.0) -> None:
-    """Ends what an earlier launcher left behind, first giving its guards the time to do so themselves."""
+    """Ends what a dead launcher left running, first giving its guards `grace` seconds to do so themselves.
+
+    Raises:
+        StartError: something of it cannot be ended.
+    """
     deadline = time.monotonic() + grace
-    found = list(leftovers(folder))
+    found = recorded(folder)
     if found:
-        names = ", ".join(sorted({leftover.name for leftover in found}))
-        announce(f"an earlier launcher of this folder died; ending what it left: {names}")
+        announce(f"an earlier launcher of {folder} died; waiting for what it left to end: {', '.join(found)}")
     while found and time.monotonic() < deadline:
         time.sleep(0.05)
-        found = list(leftovers(folder))
-    for leftover in found:
-        announce(f"killing {leftover.name}, process {leftover.identity.pid}, left by an earlier launcher")
-        leftover.identity.kill()
-    while list(leftovers(folder)):
+        found = recorded(folder)
+    for name, identities in found.items():
+        announce(f"killing {name}, process {identities[-1].pid}, left by an earlier launcher")
+        for identity in identities:
+            identity.kill()
+    while found := recorded(folder):
         if time.monotonic() > deadline + 10.0:
-            raise StartError(f"processes of an earlier launcher of {folder} do not end", "restart the machine")
+            raise StartError(f"{', '.join(found)} of an earlier launcher cannot be killed", "restart the machine")
         time.sleep(0.05)
+    for record in (folder / "pids").glob("*.json"):
+        record.unlink(missing_ok=True)
 
 
 @dataclass(slots=True)
 class Slot:
-    """A named place of the supervisor: the process in it is replaced when it ends."""
+    """A named place of the supervisor: while it is watched, the process in it is replaced when it ends."""
 
     process: Process
     ends: deque[float] = field(default_factory=deque)
     restart_at: float | None = None
     restarts: int = 0
     given_up: bool = False
-    stopping: bool = False
+    watched: bool = False
 
 
 class Supervisor:
@@ -372,25 +383,19 @@ class Supervisor:
             return self._slots[name].restarts
 
     def start(self, specs: Iterable[ProcessSpec]) -> None:
-        """Starts them side by side and waits until all are ready.
+        """Starts them side by side, waits until all are ready, and watches them from then on.
 
         Raises:
-            StartError: one of them ended or was not ready in time; those of this call are stopped again.
+            StartError: one of them ended or was not ready in time; those of this call are killed again.
+            ValueError: a slot of that name is in use.
         """
-        started = [Process(spec, self._folder) for spec in specs]
-        try:
-            for process in started:
-                process.start()
-            for process in started:
-                process.await_ready()
-        except BaseException:
-            stop_all(started, announce=self._announce)
-            raise
+        slots = [Slot(Process(spec, self._folder)) for spec in specs]
         with self._lock:
-            for process in started:
-                if process.name in self._slots and not self._slots[process.name].stopping:
-                    raise ValueError(f"two processes are named {process.name}")
-                self._slots[process.name] = Slot(process)
+            for slot in slots:
+                if slot.process.name in self._slots and self._slots[slot.process.name].process.is_running():
+                    raise ValueError(f"two processes are named {slot.process.name}")
+                self._slots[slot.process.name] = slot
+        self._launch(slots)
         if self._watcher is None:
             self._watcher = threading.Thread(target=self._watch, name="supervisor", daemon=True)
             self._watcher.start()
@@ -398,25 +403,46 @@ class Supervisor:
     def stop(self, names: Iterable[str] | None = None, within: float = STOP_S) -> None:
         """Stops these processes (all of them if None) for good: SIGTERM, and SIGKILL after `within` seconds, announced.
 
-        They keep their slot, `resume` starts them again. A Ctrl-C while it waits kills them at once.
+        They keep their slot; `resume` starts them again.
         """
-        with self._lock:
-            chosen = [self._slots[name] for name in (self._slots if names is None else names)]
-            for slot in chosen:
-                slot.stopping = True
-        stop_all([slot.process for slot in chosen], within, self._announce)
+        stop_all([slot.process for slot in self._unwatch(names)], within, self._announce)
+
+    def kill(self, names: Iterable[str] | None = None) -> None:
+        """Ends these processes (all of them if None) for good, at once."""
+        kill_all([slot.process for slot in self._unwatch(names)])
 
     def resume(self, names: Iterable[str]) -> None:
-        """Starts processes again that were stopped or given up, and waits until they are ready."""
+        """Starts processes again that were stopped or given up, waits until they are ready, and watches them.
+
+        Raises:
+            StartError: one of them ended or was not ready in time; those of this call are killed again.
+        """
         with self._lock:
-            chosen = [self._slots[name] for name in names]
-            for slot in chosen:
+            slots = [self._slots[name] for name in names]
+        self._launch(slots)
+
+    def _launch(self, slots: Sequence[Slot]) -> None:
+        try:
+            for slot in slots:
                 slot.process.start()
-                slot.stopping = slot.given_up = False
+            for slot in slots:
+                slot.process.await_ready()
+        except BaseException:
+            kill_all([slot.process for slot in slots])
+            raise
+        with self._lock:
+            for slot in slots:
                 slot.ends.clear()
                 slot.restart_at = None
-        for slot in chosen:
-            slot.process.await_ready()
+                slot.given_up = False
+                slot.watched = True
+
+    def _unwatch(self, names: Iterable[str] | None) -> list[Slot]:
+        with self._lock:
+            slots = [self._slots[name] for name in (self._slots if names is None else names) if name in self._slots]
+            for slot in slots:
+                slot.watched = False
+        return slots
 
     def close(self) -> None:
         """Ends the watching; call `stop` before."""
@@ -428,7 +454,7 @@ class Supervisor:
         while not self._closing.wait(0.05):
             with self._lock:
                 for slot in self._slots.values():
-                    if not (slot.stopping or slot.given_up):
+                    if slot.watched:
                         self._look_after(slot)
 
     def _look_after(self, slot: Slot) -> None:
@@ -455,7 +481,7 @@ class Supervisor:
         while slot.ends[0] < now - self._window:
             slot.ends.popleft()
         if len(slot.ends) >= self._ends:
-            slot.given_up = True
+            slot.given_up, slot.watched = True, False
             self._announce(
                 f"GIVEN UP: {name} {how}\n    that was {len(slot.ends)} times within {self._window:.0f} s; "
                 f"it is not started again, the others go on; see {slot.process.log}"

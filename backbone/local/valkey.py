@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 
 from backbone.local.errors import StartError
 from backbone.local.ports import free_port
-from backbone.local.processes import STOP_S, Announce, Process, ProcessSpec
+from backbone.local.processes import STOP_S, Announce, Process, ProcessSpec, kill_all
 
 
 def server_binary() -> Path:
@@ -36,9 +36,7 @@ class Valkey:
         redis.Redis.from_url(valkey.url)
     """
 
-    def __init__(
-        self, folder: Path, *, name: str = "valkey", port: int | None = None, ready_within: float = 30.0
-    ) -> None:
+    def __init__(self, folder: Path, *, name: str = "valkey", port: int | None = None, ready_within: float = 30.0) -> None:
         """Starts nothing yet.
 
         folder: gets the data (`<name>/`) and the log (`logs/<name>.log`); made if missing.
@@ -89,8 +87,7 @@ class Valkey:
         try:
             self.process.await_ready()
         except BaseException:
-            self.process.kill()
-            self.process.wait(10.0)
+            kill_all([self.process])
             raise
         return self
 
@@ -100,15 +97,12 @@ class Valkey:
 
     def kill(self) -> None:
         """SIGKILL, as a crash would; returns when it is gone."""
-        self.process.kill()
-        self.process.wait(10.0)
+        kill_all([self.process])
 
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         self.stop()
 
     def _prepare(self) -> None:
