@@ -7,6 +7,7 @@ BackboneError
 ├── StrangeCluster         this Kafka is not the one the data belongs to
 ├── Unavailable            Kafka, Redis or a sibling does not answer now; nothing was done
 │   └── Overloaded         ... because a bound of ours is reached
+├── DataLoss               a row cannot be read because its fold raised; mend the view and raise its version
 ├── Unconfirmed            it may or may not have been done; ask again, do not repeat blindly
 └── WorkerEnded            this worker cannot go on; its slot starts again and takes over
     └── Fenced             ... because another process took its place
@@ -62,6 +63,10 @@ class Unavailable(BackboneError):
 
 class Overloaded(Unavailable):
     """A bound of ours is reached; nothing was done."""
+
+
+class DataLoss(BackboneError):
+    """A row cannot be read because its fold raised."""
 
 
 class Unconfirmed(BackboneError):
