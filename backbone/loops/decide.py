@@ -1,0 +1,642 @@
+"""The decide loop: what came -> what is said, in one Kafka transaction per batch.
+
+The rules it obeys:
+- Partition p of all inputs sits on the same worker (the `range` assignor, P partitions everywhere).
+- Taking over p: committed offsets, then the high watermark of the state partition, then the state read up to it; decided positions
+  are the greater of committed and recorded ones.
+- Staging is per record: a decision that raises loses all of that record, parks its key and changes nothing else.
+- A batch is one transaction: events, copies, commands, state entries, ticks, quarantined records, one position record per partition,
+  input offsets. Memory follows the commit, never precedes it.
+- A failed or unknown commit ends the worker; its slot starts again and takes over.
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import protovalidate
+import structlog
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from backbone.contract import Reaction, ResolvedService, Topic, copies_of, is_effect, primary_of, said_by
+from backbone.declare import HappenedAt, On, Tick
+from backbone.envelope import (
+    Undecodable,
+    UnknownEvent,
+    because_of,
+    decode,
+    encode,
+    entry_key,
+    moment,
+    moment_of_ms,
+    split_entry_key,
+)
+from backbone.errors import DeclarationError, Unavailable, WorkerEnded
+from backbone.loops.looking_up import Answers, LookingUp, NotYet, Wanted
+from backbone.loops.set_aside import SetAside
+from backbone.loops.snapshots import PARKED, POSITIONS, Held, Snapshots
+from backbone.ports import Consumer, Log, Place, Record, Rows
+from backbone.positions import from_proto, to_proto
+from backbone.settings import Settings
+from backbone.v1.meta_pb2 import Meta
+from backbone.v1.private_pb2 import Parked, PartitionPositions, QuarantineReason, StateEntry
+from backbone.v1.private_pb2 import Tick as TickRecord
+
+RETRY_AFTER_S = 0.05
+"""Pause between two tries of a record that waits for rows."""
+IDLE_COMMIT_S = 1.0
+"""Positions that only moved over records nobody hears are committed at most this late."""
+
+log = structlog.get_logger()
+
+
+class Out(NamedTuple):
+    """One record of the transaction to come; partition -1 is chosen by the key."""
+
+    topic: str
+    key: bytes
+    value: bytes | None
+    partition: int = -1
+
+
+@dataclass(slots=True)
+class Partition:
+    """What a worker holds of one partition number of its inputs.
+
+    Attributes:
+        positions: next offset by input topic, as decided.
+        frozen: why this build must not decide here, if so.
+        deadlines: heap of (due, key); entries that no longer hold are skipped when they surface.
+        due: what each waiting aggregate is due at.
+        ticking: deadlines that have passed: key -> (due, ends of the inputs that must be decided first).
+        ticked: deadlines whose tick is written.
+        held_back: records that wait for rows, and everything behind them.
+    """
+
+    number: int
+    aggregates: dict[str, Held] = field(default_factory=dict)
+    parked: dict[str, Parked] = field(default_factory=dict)
+    positions: dict[str, int] = field(default_factory=dict)
+    frozen: str = ""
+    deadlines: list[tuple[datetime, str]] = field(default_factory=list)
+    due: dict[str, datetime] = field(default_factory=dict)
+    ticking: dict[str, tuple[datetime, Mapping[Place, int]]] = field(default_factory=dict)
+    ticked: dict[str, datetime] = field(default_factory=dict)
+    held_back: deque[Came] = field(default_factory=deque)
+    waits_for: str = ""
+    waits_since: float = 0.0
+    retry_at: float = 0.0
+
+
+@dataclass(slots=True)
+class Came:
+    """A record on its way through a batch."""
+
+    record: Record
+    event: Any = None
+    meta: Meta = field(default_factory=Meta)
+    key: str = ""
+    line: On[Any, Any] | None = None
+    wanted: Wanted | None = None
+    wrong: tuple[QuarantineReason, str] | None = None
+
+
+@dataclass(slots=True)
+class Staged:
+    """What a batch will write, and what memory will hold once it is committed."""
+
+    out: list[Out] = field(default_factory=list)
+    held: dict[tuple[int, str], Held] = field(default_factory=dict)
+    parked: dict[tuple[int, str], Parked] = field(default_factory=dict)
+    positions: dict[Place, int] = field(default_factory=dict)
+    ticked: list[tuple[int, str, datetime]] = field(default_factory=list)
+    events: int = 0
+
+
+class Decide:
+    """The loop of one decider.
+
+    Args:
+        service: the service whose decider it is.
+        log: where it hears and says.
+        rows: the rows of the context's views, for look-ups.
+        settings: slot, build, partitions, batch size.
+        clock: seconds since the epoch; only says when a deadline may have passed, never decides.
+    """
+
+    def __init__(self, service: ResolvedService, log: Log, rows: Rows, settings: Settings, clock: Callable[[], float] = time.time) -> None:
+        if service.decider is None:
+            raise DeclarationError(f"{service.name} has no decider")
+        self.name = service.name
+        self._service = service
+        self._resolved = service.decider
+        self._decider = service.decider.decider
+        self._log = log
+        self._settings = settings
+        self._clock = clock
+        self._snapshots = Snapshots(self._decider, settings.build)
+        self._set_aside = SetAside(service.name, settings.build)
+        self._state_topic = service.private("state")
+        self._tick_topic = service.private("ticks")
+        self._validate = protovalidate.Validator().validate
+        self._topics = {topic.name: topic for topic in self._resolved.inputs}
+        self._inputs = sorted([*self._topics, *([self._tick_topic] if self._decider.deadline else [])])
+        self._lines = _lines(self._resolved.reactions)
+        self._ways = {said: _way(said, self._resolved.primary, self._resolved.commands) for said in said_by(self._decider)}
+        self._looking_up = LookingUp(service, log, rows, settings.partitions)
+        self._topic_ids = {name: log.topics()[name][0] for name in self._inputs}
+        self._partitions: dict[int, Partition] = {}
+        self._idle_since = time.monotonic()
+        self.decided = 0
+        self.said = 0
+        self.set_aside = 0
+        self._producer = log.producer(f"{self.name}.decide.{settings.slot}")
+        self._consumer: Consumer = log.group_consumer(
+            self.name, f"{self.name}.{settings.slot}", self._inputs, self._assigned, self._revoked
+        )
+
+    def step(self, timeout_s: float) -> bool:
+        """Decide what has come.
+
+        Args:
+            timeout_s: how long to wait if nothing has come, in seconds.
+
+        Returns:
+            Whether anything was committed.
+
+        Raises:
+            WorkerEnded: the worker cannot go on; its slot starts again.
+        """
+        staged = Staged()
+        self._tick(staged)
+        came = self._retried()
+        waiting = any(partition.held_back for partition in self._partitions.values())
+        if not came and not staged.out:
+            polled = self._consumer.poll(self._settings.batch, min(timeout_s, RETRY_AFTER_S) if waiting else timeout_s)
+            came = [self._taken_apart(record) for record in polled if self._may_decide(record)]
+        if came:
+            self._decide(came, staged)
+        return self._commit(staged)
+
+    def status(self) -> dict[str, Any]:
+        """What it holds and waits for, for people and probes."""
+        now = time.monotonic()
+        return {
+            "decided": self.decided,
+            "said": self.said,
+            "quarantined": self.set_aside,
+            "partitions": {
+                partition.number: {
+                    "aggregates": len(partition.aggregates),
+                    "positions": dict(partition.positions),
+                    "parked": sorted(partition.parked),
+                    "frozen": partition.frozen,
+                    "waiting": len(partition.held_back),
+                    "waits_for": partition.waits_for,
+                    "waits_s": round(now - partition.waits_since, 3) if partition.waits_for else 0.0,
+                    "deadlines": len(partition.due),
+                }
+                for partition in list(self._partitions.values())
+            },
+        }
+
+    @property
+    def ready(self) -> bool:
+        """Whether it holds partitions and none of them is frozen."""
+        return bool(self._partitions) and not any(partition.frozen for partition in list(self._partitions.values()))
+
+    def held(self, key: str) -> Held | None:
+        """What is held of an aggregate, if its partition is here."""
+        for partition in self._partitions.values():
+            if key in partition.aggregates:
+                return partition.aggregates[key]
+        return None
+
+    def close(self) -> None:
+        """Leave the group, then let go of the producer."""
+        self._consumer.close()
+        self._producer.close()
+
+    # Taking over and letting go: called by the consumer inside poll, between two batches.
+
+    def _assigned(self, places: Sequence[Place]) -> Mapping[Place, int]:
+        numbers = sorted({number for _, number in places})
+        lacking = [(topic, n) for n in numbers for topic in self._inputs if (topic, n) not in set(places)]
+        if lacking:
+            raise WorkerEnded(
+                f"{self.name} got partition {lacking[0][1]} of some inputs without {lacking[0][0]}: "
+                f"every topic must have {self._settings.partitions} partitions; see `backbone topics plan`"
+            )
+        starts: dict[Place, int] = {}
+        for number in numbers:
+            partition = self._taken_over(number)
+            self._partitions[number] = partition
+            starts.update({(topic, number): partition.positions[topic] for topic in self._inputs})
+        log.info("assigned", service=self.name, partitions=numbers)
+        return starts
+
+    def _revoked(self, places: Sequence[Place]) -> None:
+        for number in {number for _, number in places}:
+            self._partitions.pop(number, None)
+        log.info("revoked", service=self.name, partitions=sorted({number for _, number in places}))
+
+    def _taken_over(self, number: int) -> Partition:
+        places = [(topic, number) for topic in self._inputs]
+        committed = self._consumer.committed(places)
+        state_place = (self._state_topic, number)
+        until = self._log.high_watermarks([state_place])[state_place]
+        start = self._log.starts([state_place])[state_place]
+        partition = Partition(number)
+        recorded: dict[Place, int] = {}
+        older = False
+        for record in self._log.read(state_place, start, until):
+            older = self._restored(partition, record, recorded) or older
+        first = self._log.high_watermarks(places) if self._decider.since == "now" else self._log.starts(places)
+        for place in places:
+            known = max(committed.get(place) or 0, recorded.get(place, 0))
+            partition.positions[place[0]] = known or first[place]
+        if self._decider.since == "now" and not recorded:
+            self._record(partition)
+        if older and not partition.frozen:
+            self._refold(partition)
+        for key, held in partition.aggregates.items():
+            self._arm(partition, key, held)
+        return partition
+
+    def _record(self, partition: Partition) -> None:
+        """Keep where the first read starts, so that a restart before the first decision does not move it."""
+        offsets = {(topic, partition.number): offset for topic, offset in partition.positions.items()}
+        self._producer.begin()
+        self._producer.produce(
+            self._state_topic, entry_key("", POSITIONS), self._positions_entry(partition.number, offsets), partition.number
+        )
+        self._producer.commit()
+
+    def _restored(self, partition: Partition, record: Record, recorded: dict[Place, int]) -> bool:
+        """Take up one record of the state topic; True if an older version wrote it."""
+        if record.key is None:
+            return False
+        key, entry_name = split_entry_key(record.key)
+        if record.value is None:
+            if entry_name == PARKED:
+                partition.parked.pop(key, None)
+            elif "/" in entry_name and key in partition.aggregates:
+                partition.aggregates[key] = self._snapshots.without(partition.aggregates[key], entry_name)
+            return False
+        try:
+            entry = StateEntry.FromString(record.value)
+        except DecodeError as error:
+            raise WorkerEnded(f"{record.topic}/{record.partition}@{record.offset} is no state entry: {error}") from error
+        if entry_name == POSITIONS:
+            recorded.update(from_proto(entry.positions.inputs))
+        elif entry_name == PARKED:
+            partition.parked[key] = entry.parked
+        elif entry.version > self._decider.version:
+            partition.frozen = (
+                f"its state is of version {entry.version} (build {entry.build}), this build folds version {self._decider.version}: "
+                "run the newer build"
+            )
+        elif entry.version < self._decider.version:
+            return True
+        else:
+            partition.aggregates[key] = self._snapshots.taken_up(partition.aggregates.get(key) or self._blank(), entry)
+        return False
+
+    def _refold(self, partition: Partition) -> None:
+        """Fold the decider's own topic again, because an older version of it wrote the state, and keep what comes out."""
+        primary = self._resolved.primary
+        place = (primary.name, partition.number)
+        aggregates: dict[str, Held] = {}
+        until = self._log.high_watermarks([place])[place]
+        for record in self._log.read(place, self._log.starts([place])[place], until):
+            try:
+                own = decode(primary, record)
+            except UnknownEvent:
+                partition.frozen = f"its own topic holds an event this build does not know, at offset {record.offset}: run the newer build"
+                return
+            except Undecodable:
+                continue
+            held = aggregates.get(own.key) or self._blank()
+            if own.meta.sequence == held.sequence + 1:
+                state = self._decider.evolve(held.state, own.event)
+                aggregates[own.key] = Held(state, own.meta.sequence, own.meta.correlation_id)
+        partition.aggregates = {key: self._snapshots.kept(held) for key, held in aggregates.items()}
+        keys = list(aggregates)
+        for begin in range(0, len(keys), self._settings.batch):
+            self._producer.begin()
+            for key in keys[begin : begin + self._settings.batch]:
+                for entry_raw_key, value in self._snapshots.entries(key, aggregates[key]):
+                    self._producer.produce(self._state_topic, entry_raw_key, value, partition.number)
+            self._producer.commit()
+        log.info("refolded", service=self.name, partition=partition.number, aggregates=len(aggregates), version=self._decider.version)
+
+    def _blank(self) -> Held:
+        return Held(self._decider.state())
+
+    # One batch.
+
+    def _may_decide(self, record: Record) -> bool:
+        partition = self._partitions.get(record.partition)
+        return partition is not None and not partition.frozen and record.offset >= partition.positions[record.topic]
+
+    def _taken_apart(self, record: Record) -> Came:
+        came = Came(record)
+        if record.topic == self._tick_topic:
+            return self._tick_taken_apart(came)
+        topic, lines = self._topics[record.topic], self._lines[record.topic]
+        value = record.value
+        if value and record.key is not None and (number := value[0] >> 3) in topic.events and number not in lines:
+            return came
+        try:
+            decoded = decode(topic, record)
+            came.event, came.meta = decoded.event, decoded.meta
+            came.key = split_entry_key(record.key or b"")[0] if topic.private else decoded.key
+            came.line = lines.get(decoded.number)
+            if came.line is not None:
+                if not topic.private:
+                    self._validate(decoded.event)
+                came.wanted = self._looking_up.wanted(came.line, decoded.event)
+        except Undecodable as error:
+            came.wrong = (QuarantineReason.QUARANTINE_REASON_UNDECODABLE, str(error))
+        except UnknownEvent as error:
+            came.wrong = (QuarantineReason.QUARANTINE_REASON_UNKNOWN_EVENT, str(error))
+        except protovalidate.ValidationError as error:
+            came.wrong = (QuarantineReason.QUARANTINE_REASON_INVALID, str(error))
+        return came
+
+    def _tick_taken_apart(self, came: Came) -> Came:
+        try:
+            tick = TickRecord.FromString(came.record.value or b"")
+        except DecodeError as error:
+            came.wrong = (QuarantineReason.QUARANTINE_REASON_UNDECODABLE, f"not a Tick: {error}")
+            return came
+        came.key, came.meta, came.line = tick.key, tick.meta, self._decider.deadline
+        came.event = Tick(due=moment(tick.due), at=moment_of_ms(came.record.timestamp_ms))
+        return came
+
+    def _decide(self, came: Sequence[Came], staged: Staged) -> None:
+        wanted = [one.wanted for one in came if one.wanted is not None]
+        answers: Answers = {}
+        unavailable = ""
+        try:
+            answers = self._looking_up.fetch(wanted)
+        except Unavailable as error:
+            unavailable = str(error)
+        for one in came:
+            partition = self._partitions[one.record.partition]
+            if partition.held_back:
+                partition.held_back.append(one)
+                continue
+            try:
+                if unavailable and one.wanted is not None:
+                    raise NotYet(unavailable)
+                self._decide_one(partition, one, answers, staged)
+            except (NotYet, Unavailable) as error:
+                self._hold_back(partition, one, str(error))
+                continue
+            staged.positions[one.record.topic, partition.number] = one.record.offset + 1
+
+    def _hold_back(self, partition: Partition, came: Came, reason: str) -> None:
+        partition.held_back.append(came)
+        self._consumer.pause([(topic, partition.number) for topic in self._inputs])
+        now = time.monotonic()
+        if not partition.waits_for:
+            partition.waits_since = now
+            log.info("waiting", service=self.name, partition=partition.number, order=came.meta.correlation_id, reason=reason)
+        partition.waits_for = reason
+        partition.retry_at = now + RETRY_AFTER_S
+
+    def _retried(self) -> list[Came]:
+        """Records that waited long enough to be tried again; their partitions are fetched again once they are through."""
+        came: list[Came] = []
+        for partition in self._partitions.values():
+            if partition.held_back and partition.retry_at <= time.monotonic():
+                came.extend(partition.held_back)
+                partition.held_back.clear()
+            elif partition.waits_for and not partition.held_back:
+                partition.waits_for = ""
+                self._consumer.resume([(topic, partition.number) for topic in self._inputs])
+        return came
+
+    def _decide_one(self, partition: Partition, came: Came, answers: Answers, staged: Staged) -> None:
+        at = (partition.number, came.key)
+        if came.wrong is not None:
+            self._quarantine(staged, came, *came.wrong)
+            return
+        if came.line is None:
+            return
+        parked = staged.parked.get(at) or partition.parked.get(came.key)
+        if parked is not None:
+            self._quarantine(
+                staged, came, QuarantineReason.QUARANTINE_REASON_BEHIND_PARKED, f"behind {parked.topic}/{parked.partition}@{parked.offset}"
+            )
+            return
+        held = staged.held.get(at) or partition.aggregates.get(came.key) or self._blank()
+        if isinstance(came.event, Tick) and self._due(held) != came.event.due:
+            return
+        looked_up, observed = self._looking_up.found(came.wanted, answers) if came.wanted is not None else ([], [])
+        try:
+            out, after = self._say(partition, came, held, looked_up, observed)
+        except Exception as error:  # noqa: BLE001 - whatever a decision raises is a defect that must stop its key, and only its key
+            self._park(partition, came, staged, error)
+            return
+        if out:
+            staged.out.extend(out)
+            staged.held[at] = after
+            staged.events += len(out)
+
+    def _say(
+        self, partition: Partition, came: Came, held: Held, looked_up: Sequence[Any], observed: Sequence[Any]
+    ) -> tuple[list[Out], Held]:
+        assert came.line is not None
+        record = came.record
+        rows = iter(looked_up)
+        arguments = [moment_of_ms(record.timestamp_ms) if isinstance(one, HappenedAt) else next(rows) for one in came.line.look_ups]
+        said = because_of(
+            writer=self.name,
+            build=self._settings.build,
+            topic_id=self._topic_ids[record.topic],
+            record=record,
+            meta=came.meta,
+            observed=observed,
+        )
+        out: list[Out] = []
+        state, sequence = held.state, held.sequence
+        for index, message in enumerate(came.line.function(held.state, came.event, *arguments)):
+            way = self._ways.get(type(message))
+            if way is None:
+                raise DeclarationError(f"{came.line} said {type(message).__name__}, which {self.name} does not own")
+            if getattr(message, way.topic.key) != came.key:
+                raise DeclarationError(f"{came.line} said a {type(message).__name__} of another {way.topic.key} than {came.key!r}")
+            raw = message.SerializeToString()
+            if way.command:
+                value = encode(way.number, raw, said.meta(index, 0))
+                out.append(Out(way.topic.name, entry_key(came.key, said.id(index)), value, partition.number))
+                continue
+            self._validate(message)
+            sequence += 1
+            value = encode(way.number, raw, said.meta(index, sequence))
+            out.append(Out(way.topic.name, came.key.encode(), value))
+            out.extend(Out(copy.name, getattr(message, copy.key).encode(), value) for copy in way.copies)
+            state = self._decider.evolve(state, message)
+        return out, Held(state, sequence, came.meta.correlation_id)
+
+    def _quarantine(self, staged: Staged, came: Came, reason: QuarantineReason, detail: str, error: Exception | None = None) -> None:
+        key, value = self._set_aside.record(came.record, reason, detail, aggregate=came.key, error=error)
+        staged.out.append(Out(self._set_aside.topic, key, value, came.record.partition))
+        self.set_aside += 1
+        log.warning(
+            "quarantined",
+            service=self.name,
+            order=came.meta.correlation_id,
+            topic=came.record.topic,
+            partition=came.record.partition,
+            offset=came.record.offset,
+            reason=QuarantineReason.Name(reason),
+            detail=detail,
+        )
+
+    def _park(self, partition: Partition, came: Came, staged: Staged, error: Exception) -> None:
+        reason = f"{type(error).__name__}: {error}"
+        self._quarantine(staged, came, QuarantineReason.QUARANTINE_REASON_RAISED, reason, error)
+        record = came.record
+        parked = Parked(topic=record.topic, partition=record.partition, offset=record.offset, reason=reason[:1000])
+        entry = StateEntry(version=self._decider.version, build=self._settings.build, parked=parked)
+        staged.out.append(Out(self._state_topic, entry_key(came.key, PARKED), entry.SerializeToString(), partition.number))
+        staged.parked[partition.number, came.key] = parked
+
+    # Deadlines.
+
+    def _due(self, held: Held) -> datetime | None:
+        due: datetime | None = self._decider.deadline.due(held.state) if self._decider.deadline and self._decider.deadline.due else None
+        return due
+
+    def _arm(self, partition: Partition, key: str, held: Held) -> None:
+        if self._decider.deadline is None:
+            return
+        due = self._due(held)
+        if due is None:
+            partition.due.pop(key, None)
+            partition.ticking.pop(key, None)
+            partition.ticked.pop(key, None)
+        elif partition.due.get(key) != due:
+            partition.due[key] = due
+            heapq.heappush(partition.deadlines, (due, key))
+
+    def _tick(self, staged: Staged) -> None:
+        """Write a tick for every deadline that has passed, once everything that came before has been decided."""
+        if self._decider.deadline is None:
+            return
+        now = datetime.fromtimestamp(self._clock(), tz=UTC)
+        reached: Mapping[Place, int] | None = None
+        for partition in self._partitions.values():
+            passed = [(due, key) for due, key in _passed(partition.deadlines, now) if partition.due.get(key) == due]
+            if passed:
+                places = [(topic, partition.number) for topic in self._inputs]
+                ends = self._log.high_watermarks(places)
+                partition.ticking.update({key: (due, ends) for due, key in passed})
+            if not partition.ticking or partition.held_back or partition.frozen:
+                continue
+            reached = self._consumer.positions() if reached is None else reached
+            for key, (due, ends) in list(partition.ticking.items())[: self._settings.batch]:
+                if all(reached.get(place, 0) >= end for place, end in ends.items()) and partition.ticked.get(key) != due:
+                    staged.out.append(self._tick_record(partition, key, due))
+                    staged.ticked.append((partition.number, key, due))
+
+    def _tick_record(self, partition: Partition, key: str, due: datetime) -> Out:
+        stamp = Timestamp()
+        stamp.FromDatetime(due)
+        identity = f"{self.name}:tick:{key}:{due.isoformat()}"
+        held = partition.aggregates[key]
+        meta = Meta(id=identity, correlation_id=held.correlation_id, writer=self.name, build=self._settings.build, occurred_at=stamp)
+        tick = TickRecord(key=key, due=stamp, meta=meta)
+        return Out(self._tick_topic, entry_key(key, due.isoformat()), tick.SerializeToString(), partition.number)
+
+    # The end of a batch.
+
+    def _commit(self, staged: Staged) -> bool:
+        now = time.monotonic()
+        if not staged.out:
+            for (topic, number), offset in staged.positions.items():
+                self._partitions[number].positions[topic] = offset
+            if not staged.positions or now - self._idle_since < IDLE_COMMIT_S:
+                return False
+        self._idle_since = now
+        decided = {number for _, number in staged.positions}
+        offsets = {(topic, n): offset for n in decided for topic, offset in self._partitions[n].positions.items()} | staged.positions
+        self._producer.begin()
+        produce = self._producer.produce
+        for topic, key, value, number in staged.out:
+            produce(topic, key, value, number)
+        for (number, key), held in staged.held.items():
+            for entry_raw_key, entry in self._snapshots.entries(key, held):
+                produce(self._state_topic, entry_raw_key, entry, number)
+        for number in decided:
+            produce(self._state_topic, entry_key("", POSITIONS), self._positions_entry(number, offsets), number)
+        if offsets:
+            self._producer.send_offsets(offsets, self._consumer)
+        self._producer.commit()
+        self._apply(staged)
+        if self._producer.suspect:
+            log.warning("producer replaced", service=self.name, reason=self._producer.suspect)
+            self._producer.renew()
+        return True
+
+    def _positions_entry(self, number: int, offsets: Mapping[Place, int]) -> bytes:
+        inputs = to_proto({place: offset for place, offset in offsets.items() if place[1] == number})
+        entry = StateEntry(version=self._decider.version, build=self._settings.build, positions=PartitionPositions(inputs=inputs))
+        return entry.SerializeToString()
+
+    def _apply(self, staged: Staged) -> None:
+        for (topic, number), offset in staged.positions.items():
+            self._partitions[number].positions[topic] = offset
+        for (number, key), held in staged.held.items():
+            partition = self._partitions[number]
+            partition.aggregates[key] = self._snapshots.kept(held)
+            self._arm(partition, key, held)
+        for (number, key), parked in staged.parked.items():
+            self._partitions[number].parked[key] = parked
+        for number, key, due in staged.ticked:
+            partition = self._partitions[number]
+            partition.ticking.pop(key, None)
+            partition.ticked[key] = due
+        self.decided += len(staged.positions)
+        self.said += staged.events
+
+
+class _Way(NamedTuple):
+    """Where one class of what is said goes."""
+
+    topic: Topic
+    number: int
+    copies: Sequence[Topic]
+    command: bool
+
+
+def _way(said: type[Message], primary: Topic, commands: Topic | None) -> _Way:
+    if is_effect(said):
+        assert commands is not None
+        return _Way(commands, commands.number(said) or 0, (), command=True)
+    copies = [copy for copy in copies_of(primary) if copy.number(said) is not None]
+    return _Way(primary_of(said), primary.number(said) or 0, copies, command=False)
+
+
+def _lines(reactions: Sequence[Reaction]) -> dict[str, dict[int, On[Any, Any]]]:
+    lines: dict[str, dict[int, On[Any, Any]]] = {}
+    for reaction in reactions:
+        if reaction.repartitioned:
+            raise DeclarationError(f"{reaction.line} has a key=")
+        lines.setdefault(reaction.topic.name, {})[reaction.number] = reaction.line
+    return lines
+
+
+def _passed(deadlines: list[tuple[datetime, str]], now: datetime) -> Iterator[tuple[datetime, str]]:
+    while deadlines and deadlines[0][0] <= now:
+        yield heapq.heappop(deadlines)

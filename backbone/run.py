@@ -1,0 +1,459 @@
+"""One process of a context: every loop of its services on a thread or in the event loop, and how it tells its health.
+
+Crash-only: a loop that cannot go on ends the process; whoever supervises it starts the slot again, and it takes over from the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+import structlog
+import uvicorn
+from google.protobuf.message import Message
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from backbone.adapters.kafka import KafkaLog
+from backbone.adapters.redis import AsyncRedisRows, RedisRows
+from backbone.contract import ResolvedService, resolve_context
+from backbone.declare import Context, Raise, Reader, Service, Tail, View
+from backbone.errors import BackboneError, SettingsError, Unavailable, WorkerEnded
+from backbone.loops.act import Act
+from backbone.loops.decide import Decide
+from backbone.loops.listen import Listen
+from backbone.loops.project import Project
+from backbone.loops.serve import Serve, ViewReader
+from backbone.loops.take_in import BoundIntake, Poll
+from backbone.ports import Log, Place
+from backbone.settings import Settings
+from backbone.topology import topology
+
+START_PATIENCE_S = 120.0
+"""How long a process waits for Kafka and its topics before it gives up its start."""
+STOP_S = 8.0
+"""How long a loop has to finish or abort its batch once the process is told to stop."""
+
+Row = TypeVar("Row", bound=Message)
+log = structlog.get_logger()
+
+
+class Loop(Protocol):
+    """What a thread of the process runs."""
+
+    def step(self, timeout_s: float) -> bool: ...
+    def status(self) -> dict[str, Any]: ...
+    @property
+    def ready(self) -> bool: ...
+    def close(self) -> None: ...
+
+
+class Running:
+    """A loop on its thread.
+
+    Args:
+        name: <service>.<purpose>, for thread, metrics and logs.
+        make: builds the loop, on the thread.
+        failed: called, on the thread, when the loop cannot go on.
+    """
+
+    def __init__(self, name: str, make: Callable[[], Loop], failed: Callable[[str, BaseException], None]) -> None:
+        self.name = name
+        self._make = make
+        self._failed = failed
+        self._stop = threading.Event()
+        self._loop: Loop | None = None
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Build the loop and step it until told to stop."""
+        self._thread.start()
+
+    def ask_to_stop(self) -> None:
+        """Stop after the batch under way."""
+        self._stop.set()
+
+    def join(self, timeout_s: float) -> bool:
+        """Whether it has stopped within the time."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    @property
+    def ready(self) -> bool:
+        """Whether it does its work."""
+        return self._loop is not None and self._loop.ready
+
+    def status(self) -> dict[str, Any]:
+        """What the loop holds and waits for."""
+        return self._loop.status() if self._loop is not None else {"starting": True}
+
+    def _run(self) -> None:
+        try:
+            self._loop = self._make()
+            while not self._stop.is_set():
+                self._loop.step(0.1)
+            self._loop.close()
+        except BaseException as error:  # noqa: BLE001 - whatever ends a loop ends the process
+            self._failed(self.name, error)
+
+
+@dataclass
+class Handles:
+    """A service's pieces, bound to this process, as its `Api` gets them; implements `declare.Bound`."""
+
+    settings: Settings
+    resolved: ResolvedService
+    log: Log
+    rows: AsyncRedisRows
+    intake: BoundIntake | None
+
+    def raise_(self) -> Raise:
+        """The service's intake."""
+        if self.intake is None:
+            raise SettingsError(f"{self.resolved.name} has no intake; add Intake(...) to its table")
+        return self.intake
+
+    def reader(self, view: View[Row]) -> Reader[Row]:
+        """Rows of a view of this service."""
+        return ViewReader(self.resolved.view_of(view), self.rows, self.settings.partitions)
+
+    def tail(
+        self,
+        tail: Tail,
+        heard: Callable[[Sequence[tuple[Message, Mapping[Place, int]]]], None],
+        stalled: Callable[[], None],
+    ) -> AbstractContextManager[None]:
+        """Start to hear."""
+        return Listen(self.resolved, tail, self.log, self.settings).heard_by(heard, stalled)
+
+
+@dataclass
+class Process:
+    """Everything that runs in this process."""
+
+    context: Context
+    settings: Settings
+    services: Sequence[ResolvedService]
+    loops: list[Running] = field(default_factory=list)
+    edges: dict[str, Any] = field(default_factory=dict)
+    addresses: dict[str, str] = field(default_factory=dict)
+    ready: bool = False
+    why_not: str = "starting"
+    end: asyncio.Event = field(default_factory=asyncio.Event)
+    failure: str = ""
+
+    def failed(self, name: str, error: BaseException) -> None:
+        """A part cannot go on: end the process."""
+        if not self.failure:
+            self.failure = f"{name}: {type(error).__name__}: {error}"
+        log.error("worker ended", worker=name, error=str(error), exc_info=not isinstance(error, BackboneError))
+        self.end.set()
+
+    def status(self) -> dict[str, Any]:
+        """What every part holds and waits for."""
+        return {
+            "context": self.context.name,
+            "services": [service.name for service in self.services],
+            "build": self.settings.build,
+            "slot": self.settings.slot,
+            "ready": self.is_ready(),
+            "why_not": self.waits_for(),
+            "addresses": self.addresses,
+            "loops": {running.name: running.status() for running in self.loops},
+            "edges": {name: edge.status() for name, edge in self.edges.items()},
+        }
+
+    def is_ready(self) -> bool:
+        """Whether every loop does its work and every server is open."""
+        return self.ready and all(running.ready for running in self.loops)
+
+    def waits_for(self) -> str:
+        """What is missing until it is ready."""
+        waiting = [running.name for running in self.loops if not running.ready]
+        return self.why_not or (f"waiting for {', '.join(waiting)}" if waiting else "")
+
+
+class Figures:
+    """The process's status as Prometheus metrics."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    def collect(self) -> Sequence[Metric]:
+        """Metrics of now."""
+        counters = {name: CounterMetricFamily(f"backbone_{name}", about, labels=["worker"]) for name, about in COUNTERS.items()}
+        gauges = {name: GaugeMetricFamily(f"backbone_{name}", about, labels=["worker"]) for name, about in GAUGES.items()}
+        parts = {running.name: running.status() for running in self._process.loops}
+        parts |= {name: edge.status() for name, edge in self._process.edges.items()}
+        for worker, status in parts.items():
+            for name, family in (*counters.items(), *gauges.items()):
+                if isinstance(value := status.get(name), int | float):
+                    family.add_metric([worker], value)
+        ready = GaugeMetricFamily("backbone_ready", "1 if the process does its work", value=float(self._process.is_ready()))
+        return [*counters.values(), *gauges.values(), ready]
+
+
+COUNTERS = {
+    "decided": "Records decided",
+    "said": "Events and commands said, copies included",
+    "folded": "Records folded into rows",
+    "done": "Commands done",
+    "quarantined": "Records set aside",
+    "raised": "Events raised from outside",
+}
+GAUGES = {
+    "open": "Commands under way",
+    "oldest_s": "Age of the oldest open command, seconds",
+    "waits_s": "How long the loop has waited for something, seconds",
+}
+
+
+async def run(context: Context, settings: Settings, names: Sequence[str] = ()) -> int:
+    """Run a context's services until told to stop.
+
+    Args:
+        context: what to run.
+        settings: the environment.
+        names: the services to run; all of the context's if empty.
+
+    Returns:
+        0 after a stop that was asked for, 1 if a part could not go on.
+
+    Raises:
+        DeclarationError: a table or contract lies.
+        SettingsError: the environment is incomplete, or a service is unknown.
+    """
+    services = _chosen(context, names)
+    process = Process(context, settings, services)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, process.end.set)
+    process_end = process.failed
+    process.failed = lambda name, error: loop.call_soon_threadsafe(process_end, name, error)  # type: ignore[method-assign]
+    async with AsyncExitStack() as stack:
+        health = await stack.enter_async_context(_health(process))
+        process.addresses["health"] = health
+        kafka = await _await_log(process, Context(context.name, *(service.service for service in services)))
+        if kafka is None:
+            return 1
+        stack.callback(kafka.close)
+        await _start(process, kafka, stack)
+        if not process.end.is_set():
+            log.info("started", context=context.name, services=[s.name for s in services], **process.addresses)
+        await process.end.wait()
+        process.ready, process.why_not = False, "stopping"
+        for running in process.loops:
+            running.ask_to_stop()
+    await asyncio.to_thread(_join, process.loops)
+    if process.failure:
+        print(f"backbone run {context.name}: {process.failure}", file=sys.stderr, flush=True)
+    return 1 if process.failure else 0
+
+
+def _join(loops: Sequence[Running]) -> None:
+    deadline = time.monotonic() + STOP_S
+    for running in loops:
+        if not running.join(max(0.0, deadline - time.monotonic())):
+            log.warning("still busy, left behind", worker=running.name, after_s=STOP_S)
+
+
+def _chosen(context: Context, names: Sequence[str]) -> list[ResolvedService]:
+    services = resolve_context(context)
+    known = {service.service.name: service for service in services}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise SettingsError(f"context {context.name} has no service {unknown[0]!r}; it has {', '.join(known)}")
+    return [known[name] for name in names] if names else list(services)
+
+
+async def _await_log(process: Process, context: Context) -> KafkaLog | None:
+    """The log, once it answers and holds every topic of the chosen services; None if the process is to end."""
+    deadline = time.monotonic() + START_PATIENCE_S
+    wanted = {topic.name for topic in topology(context).topics}
+    kafka: KafkaLog | None = None
+    while not process.end.is_set():
+        try:
+            kafka = kafka or await asyncio.to_thread(KafkaLog, process.settings)
+            missing = wanted - set(await asyncio.to_thread(kafka.topics))
+            if not missing:
+                return kafka
+            process.why_not = f"{len(missing)} topics are missing, {min(missing)} among them; run `backbone topics apply`"
+        except Unavailable as error:
+            process.why_not = f"Kafka at {process.settings.kafka} does not answer: {error}"
+        if time.monotonic() >= deadline:
+            process.failed("start", WorkerEnded(process.why_not))
+            break
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(process.end.wait(), 0.3)
+    if kafka is not None:
+        kafka.close()
+    return None
+
+
+async def _start(process: Process, kafka: KafkaLog, stack: AsyncExitStack) -> None:
+    settings = process.settings
+    rows = AsyncRedisRows(settings.redis_url)
+    stack.push_async_callback(rows.close)
+    for service in process.services:
+        _threads(process, service, kafka)
+    for running in process.loops:
+        running.start()
+    serve = Serve([s for s in process.services if s.rpcs], kafka, rows, settings)
+    if any(service.rpcs for service in process.services):
+        process.edges[f"{process.context.name}.serve"] = serve
+        process.addresses["grpc"] = await stack.enter_async_context(serve.serving())
+    for service in process.services:
+        await _edges(process, service, kafka, rows, stack)
+    process.ready, process.why_not = True, ""
+
+
+def _threads(process: Process, service: ResolvedService, kafka: KafkaLog) -> None:
+    settings = process.settings
+
+    def add(purpose: str, make: Callable[[], Loop]) -> None:
+        process.loops.append(Running(f"{service.name}.{purpose}", make, lambda name, error: process.failed(name, error)))
+
+    if service.decider is not None:
+        add("decide", lambda: Decide(service, kafka, RedisRows(settings.redis_url), settings))
+    for view in service.views:
+        add(view.view.name, lambda view=view: Project(service, view, kafka, RedisRows(settings.redis_url), settings))  # type: ignore[misc]
+
+
+async def _edges(process: Process, service: ResolvedService, kafka: KafkaLog, rows: AsyncRedisRows, stack: AsyncExitStack) -> None:
+    settings = process.settings
+    if service.effects:
+        await _task(process, f"{service.name}.effects", Act(service, kafka, settings), stack)
+    declared: Service = service.service
+    if declared.intake is not None and declared.intake.source is not None:
+        await _task(process, f"{service.name}.intake", Poll(service, kafka, settings), stack)
+    if declared.api is not None:
+        intake = BoundIntake(service, kafka, settings) if declared.intake is not None else None
+        if intake is not None:
+            stack.callback(intake.close)
+            process.edges[f"{service.name}.intake"] = intake
+        handles = Handles(settings, service, kafka, rows, intake)
+        process.addresses.update(await stack.enter_async_context(declared.api.serve(handles)))
+
+
+async def _task(process: Process, name: str, edge: Any, stack: AsyncExitStack) -> None:
+    """Run an edge until the process ends; it fails as a loop fails."""
+    process.edges[name] = edge
+
+    async def until_end() -> None:
+        try:
+            await edge.run(process.end)
+        except Exception as error:  # noqa: BLE001 - whatever ends an edge ends the process
+            process.failed(name, error)
+
+    task = asyncio.create_task(until_end(), name=name)
+
+    async def finish() -> None:
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(task, STOP_S)
+
+    stack.push_async_callback(finish)
+
+
+@contextlib.asynccontextmanager
+async def _health(process: Process) -> AsyncIterator[str]:
+    """The HTTP port of liveness, readiness, status and metrics."""
+    registry = CollectorRegistry()
+    registry.register(Figures(process))  # type: ignore[arg-type]
+
+    async def live(_: Request) -> Response:
+        return PlainTextResponse("live\n")
+
+    async def ready(_: Request) -> Response:
+        return PlainTextResponse("ready\n") if process.is_ready() else PlainTextResponse(f"{process.waits_for()}\n", 503)
+
+    async def status(_: Request) -> Response:
+        return JSONResponse(process.status())
+
+    async def metrics(_: Request) -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    routes = [Route("/livez", live), Route("/readyz", ready), Route("/status", status), Route("/metrics", metrics)]
+    async with http_server(Starlette(routes=routes), process.settings.host, process.settings.health_port) as address:
+        yield address
+
+
+@contextlib.asynccontextmanager
+async def http_server(app: Any, host: str, port: int) -> AsyncIterator[str]:
+    """An HTTP server in this event loop.
+
+    Args:
+        app: an ASGI application.
+        port: 0 takes a free one.
+
+    Yields:
+        Its address, http://host:port.
+
+    Raises:
+        SettingsError: the port is taken.
+    """
+    bound = socket.socket()
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+    except OSError as error:
+        bound.close()
+        raise SettingsError(f"port {port} on {host} cannot be used: {error.strerror}; name another one, or 0 for any") from error
+    config = uvicorn.Config(app, log_config=None, lifespan="off", access_log=False, timeout_graceful_shutdown=2)
+    server = uvicorn.Server(config)
+    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+    serving = asyncio.create_task(server._serve([bound]))
+    try:
+        yield f"http://{host}:{bound.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(serving, 5.0)
+
+
+def set_up_logging(level: int = logging.INFO) -> None:
+    """One JSON object a line, on standard output: time, level, event, and what belongs to it (the order id among it)."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stdout),
+        cache_logger_on_first_use=True,
+    )
+
+
+def main(context: Context, names: Sequence[str] = ()) -> int:
+    """Run a context with the environment of this process; returns its exit code."""
+    set_up_logging()
+    try:
+        settings = Settings.read()
+        if not settings.kafka:
+            raise SettingsError("KAFKA_BOOTSTRAP_SERVERS is not set; `backbone up` sets it for every process it starts")
+        if not settings.redis_url:
+            raise SettingsError("REDIS_URL is not set; `backbone up` sets it for every process it starts")
+        try:
+            import uvloop
+        except ImportError:
+            return asyncio.run(run(context, settings, names))
+        return uvloop.run(run(context, settings, names))
+    except BackboneError as error:
+        print(f"backbone run {context.name}: {error}", file=sys.stderr, flush=True)
+        return 1
