@@ -454,12 +454,36 @@ class Context:
         return f"Context({self.name!r})"
 
 
-class Platform:
-    """The whole system: its contexts, its gateway, and on one page what it consists of."""
+@dataclass(frozen=True)
+class Outside:
+    """Something we do not own: a server, or a file that others write. Processes find it as OUTSIDE_<NAME>.
 
-    def __init__(self, *contexts: Context, gateway: Context | None = None) -> None:
+    Attributes:
+        name: how services ask for it (`settings.require(name)`).
+        module: the stand-in a local stack starts, `python -m <module> <arguments>`; it answers /livez.
+        arguments: of the stand-in; {port} and {folder} are filled in.
+        file: name of the file, below the stack's folder, instead of a server.
+    """
+
+    name: str
+    module: str = ""
+    arguments: tuple[str, ...] = ()
+    file: str = ""
+
+
+class Platform:
+    """The whole system on one page.
+
+    Args:
+        contexts: the bounded contexts.
+        gateway: the door for clients; belongs to no context and calls none.
+        outside: what the system meets and does not own.
+    """
+
+    def __init__(self, *contexts: Context, gateway: Context | None = None, outside: Sequence[Outside] = ()) -> None:
         self.contexts = contexts + ((gateway,) if gateway else ())
         self.gateway = gateway
+        self.outside = tuple(outside)
 
     def context(self, name: str) -> Context:
         """The context of that name.
