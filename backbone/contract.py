@@ -264,13 +264,14 @@ def _reads(where: str, line: On[Any, Any], key: str | None, service: str) -> Rea
     if line.key is not None:
         topic = primary_of(line.hears)
         return Reaction(topic, topic.number(line.hears) or 0, line, repartitioned=True)
+    key = line.by or key
     matching = [topic for topic in holding if topic.key == key]
     if not matching:
         offered = ", ".join(f"{topic.name} by {topic.key}" for topic in holding)
         raise ContractError(
             where,
             f"{line.hears.DESCRIPTOR.name} is offered as {offered}, and not by {key!r}",
-            f"Give on({line.hears.DESCRIPTOR.name}, ...) a key=, or offer a copy keyed by {key!r}.",
+            f"Give on({line.hears.DESCRIPTOR.name}, ...) a key= that names a field it is offered by, or offer a copy keyed by {key!r}.",
         )
     if len(matching) > 1:
         names = " and ".join(topic.name for topic in matching)
@@ -382,7 +383,7 @@ def _resolve_view(context: str, view: View[Any], name: str) -> ResolvedView:
         raise ContractError(where, "is filled by nothing", "Give it a line on(Event, function).")
     reactions = []
     for line in view.table:
-        if line.key is not None:
+        if line.key is not None or line.by is not None:
             raise ContractError(where, f"{line} has a key=", "A view reads a topic or copy by its row's key; offer a copy.")
         _own_package(context, where, [line.hears])
         reactions.append(_reads(where, line, key, name))

@@ -11,13 +11,16 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, S
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Generic, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast, overload
 
 from google.protobuf.message import Message
 
 from backbone.errors import DeclarationError
 from backbone.ports import Place
 from backbone.settings import Settings
+
+if TYPE_CHECKING:
+    from grpc.aio import Channel
 
 Held = TypeVar("Held")
 HeldIn = TypeVar("HeldIn", contravariant=True)
@@ -36,7 +39,7 @@ A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
 
-Key = Callable[[Came], "str | Iterable[str]"]
+Key = Callable[[Came], "str | Iterable[str]"] | str
 Connect = Callable[[Settings], AbstractAsyncContextManager[Tool]]
 
 
@@ -84,7 +87,8 @@ class On(Generic[HeldIn, ResultOut]):
         hears: class of what comes; `Tick` for a deadline.
         function: what is done.
         look_ups: what the function is handed besides.
-        key: which keys the line is about, if not the topic's own.
+        key: makes the keys the line is about, if none of the topics has them.
+        by: names the field that holds the key under which a topic offers what comes, if it is not the reader's own.
         due: for a deadline: when a state is due.
     """
 
@@ -95,12 +99,14 @@ class On(Generic[HeldIn, ResultOut]):
         *,
         look_ups: tuple[LookUp[Any, Any], ...] = (),
         key: Callable[[Any], str | Iterable[str]] | None = None,
+        by: str | None = None,
         due: Callable[[Any], datetime | None] | None = None,
     ) -> None:
         self.hears = hears
         self.function = function
         self.look_ups = look_ups
         self.key = key
+        self.by = by
         self.due = due
 
     def __repr__(self) -> str:
@@ -140,9 +146,11 @@ def on(message: type[Any], function: Callable[..., Any], *, look_up: Any = (), k
         message: class of the event, outcome, command or request.
         function: called with what is held, what came and what was looked up.
         look_up: up to three: rows of views of the same service (`view.rows(keys)`), `happened_at`, `command_id`.
-        key: one or many keys made from the event alone, where the topic's key is not that of the reader.
+        key: where the reader's key is not that of a topic: the name of the field that holds it, if a topic offers the event under that
+            field; else one or many keys made from the event alone, at the price of one more hop.
     """
-    return On(message, function, look_ups=look_up if isinstance(look_up, tuple) else (look_up,), key=key)
+    look_ups = look_up if isinstance(look_up, tuple) else (look_up,)
+    return On(message, function, look_ups=look_ups, by=key) if isinstance(key, str) else On(message, function, look_ups=look_ups, key=key)
 
 
 def on_deadline(due: Callable[[Held], datetime | None], expire: Callable[[Held, Tick], Result]) -> On[Held, Result]:
@@ -294,7 +302,7 @@ class Effect(Piece, Generic[Tool]):
 class Sibling(Generic[Tool]):
     """A stub of the own context's view server; see `sibling`."""
 
-    stub: Callable[[Any], Tool]
+    stub: Callable[[Channel], Tool]
 
     def __call__(self, settings: Settings) -> AbstractAsyncContextManager[Tool]:
         """Open a channel to the own context's view server."""
@@ -303,13 +311,26 @@ class Sibling(Generic[Tool]):
         return connect_sibling(settings, self.stub)
 
 
-def sibling(stub: Callable[[Any], Tool]) -> Connect[Tool]:
+def sibling(stub: Callable[[Channel], Tool]) -> Connect[Tool]:
     """A stub of the own context, with deadline, trace and the position the question depends on."""
     return Sibling(stub)
 
 
-Read = Callable[[Tool, str], Awaitable[Sequence[tuple[str, Message]]]]
-"""Reads a foreign source after a cursor: (cursor after the event, event) pairs in order, at most a few hundred."""
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """What lies in a foreign source where an event should be; it goes to quarantine, the cursor moves on.
+
+    Attributes:
+        raw: its bytes.
+        reason: what is wrong with it and where it lies.
+    """
+
+    raw: bytes
+    reason: str
+
+
+Read = Callable[[Tool, str], Awaitable[Sequence[tuple[str, Message | Unreadable]]]]
+"""Reads a foreign source after a cursor, "" at first: (cursor after the event, event) pairs in order, at most a few hundred."""
 
 
 class Intake(Piece):

@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from backbone.contract import META_FIELD, Topic
+from backbone.moments import moment as moment
 from backbone.ports import Place, Record
 from backbone.v1.meta_pb2 import Meta, Observed, Position
 
@@ -93,11 +94,6 @@ def root_id(writer: str, request_id: str) -> str:
 def timestamp(ms: int) -> Timestamp:
     """Milliseconds since the epoch as protobuf."""
     return Timestamp(seconds=ms // 1000, nanos=ms % 1000 * 1_000_000)
-
-
-def moment(stamp: Timestamp) -> datetime:
-    """A protobuf timestamp as an aware datetime."""
-    return stamp.ToDatetime(tzinfo=UTC)
 
 
 def moment_of_ms(ms: int) -> datetime:
