@@ -1,0 +1,13 @@
+"""The bounded context ordering: what we sell, at which price, to whom."""
+
+from __future__ import annotations
+
+from backbone.declare import Context
+from contexts.ordering.orders.service import orders
+from contexts.ordering.pricing.service import pricing
+
+ordering = Context(
+    "ordering",
+    pricing,
+    orders,
+)

@@ -1,0 +1,23 @@
+"""What orders knows of others: its own copies of stock and prices, for decisions to look up."""
+
+from __future__ import annotations
+
+from retail.fulfilment.v1.stock_pb2 import StockLevelChanged
+from retail.ordering.v1.price_pb2 import PriceListed
+from retail.ordering.views.v1.rows_pb2 import Availability, Price
+
+from backbone.declare import Table
+
+
+def level_changed(rows: Table[Availability], level: StockLevelChanged) -> None:
+    """A pool can promise what lies there and is not held."""
+    row = rows[level.sku]
+    row.sku = level.sku
+    row.available[level.pool_id] = level.on_hand - level.reserved
+
+
+def listed(rows: Table[Price], price: PriceListed) -> None:
+    """One costs this much from now on."""
+    row = rows[price.sku]
+    row.sku = price.sku
+    row.unit_price.CopyFrom(price.unit_price)
