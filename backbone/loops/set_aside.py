@@ -29,7 +29,7 @@ class SetAside:
     def record(
         self,
         record: Record,
-        reason: QuarantineReason,
+        reason: QuarantineReason.ValueType,
         detail: str,
         *,
         aggregate: str = "",

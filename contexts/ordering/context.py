@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from backbone.declare import Context
+from contexts.ordering.catalogue.service import catalogue
 from contexts.ordering.orders.service import orders
 from contexts.ordering.pricing.service import pricing
 
 ordering = Context(
     "ordering",
+    catalogue,
     pricing,
     orders,
 )
