@@ -93,9 +93,7 @@ def running(
         )
 
 
-def _process(
-    stack: Stack, context: Context, name: str, services: Sequence[str], given: Mapping[str, str], *, answers: bool
-) -> ProcessSpec:
+def _process(stack: Stack, context: Context, name: str, services: Sequence[str], given: Mapping[str, str], *, answers: bool) -> ProcessSpec:
     grpc = stack.port(f"{context.name}.grpc")
     health = stack.port(f"{name}.health")
     chosen = [argument for service in services for argument in ("--service", service)]

@@ -146,9 +146,10 @@ class Stack:
         for stage, outside in ((1, True), (0, False)):
             self._start(stage, [spec for spec in specs if spec.outside is outside])
 
-    def until_interrupted(self) -> None:
-        """Returns at the first Ctrl-C, SIGTERM or hang-up."""
+    def until_interrupted(self, up: str = "everything is up; Ctrl-C stops it") -> None:
+        """Announces `up` and returns at the first Ctrl-C, SIGTERM or hang-up."""
         try:
+            self._announce(up)
             threading.Event().wait()
         except KeyboardInterrupt:
             self._announce("stopping; interrupt again to kill everything at once")
