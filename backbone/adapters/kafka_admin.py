@@ -1,0 +1,160 @@
+"""Making topics on Kafka, and telling what is there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._config import ConfigResource
+from confluent_kafka.cimpl import NewTopic
+
+from backbone.adapters.kafka_clients import Options, common_options, connect, error_of, meaning
+from backbone.errors import DeclarationError, Unavailable
+from backbone.ports import Place
+from backbone.settings import Settings
+
+ASK_WITHIN_S = 30.0
+"""Making hundreds of topics at once takes a broker some seconds."""
+
+HOUR_MS = 3_600_000
+WEEK_MS = 7 * 24 * HOUR_MS
+
+KEPT_FOR_EVER: Mapping[str, str] = {
+    "cleanup.policy": "delete",
+    "retention.ms": "-1",
+    "retention.bytes": "-1",
+    "message.timestamp.type": "LogAppendTime",
+}
+"""Public topics and quarantine: the narrative; nothing of it ever goes away."""
+
+COMPACTED: Mapping[str, str] = {
+    "cleanup.policy": "compact",
+    "message.timestamp.type": "LogAppendTime",
+    # these are read from the start at every takeover, and the active segment is never compacted: keep it small
+    "segment.bytes": str(16 * 1024 * 1024),
+    "segment.ms": str(HOUR_MS // 4),
+    "min.cleanable.dirty.ratio": "0.1",
+    "max.compaction.lag.ms": str(HOUR_MS),
+    # a reader that was away longer than this could miss a tombstone
+    "delete.retention.ms": str(WEEK_MS),
+}
+"""State, commands, outcomes, ticks and cursors: the last record of each key."""
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """A topic as it should be.
+
+    Attributes:
+        config: its settings by Kafka's names, such as `KEPT_FOR_EVER` or `COMPACTED`.
+    """
+
+    name: str
+    partitions: int
+    config: Mapping[str, str] = field(default_factory=lambda: dict(KEPT_FOR_EVER))
+
+
+class KafkaAdmin:
+    """What an operator may do to the topics of a cluster.
+
+    Raises:
+        Unavailable: nobody answers.
+        StrangeCluster: it is not the cluster of the settings.
+    """
+
+    def __init__(self, settings: Settings, options: Mapping[str, str | int | bool] | None = None) -> None:
+        every: Options = {**common_options(settings), **(options or {})}
+        self._client, self._signs = connect(AdminClient, every, settings)
+
+    def describe(self) -> Mapping[str, TopicSpec]:
+        """Every topic that exists, but Kafka's own, with the settings that were given to it."""
+        try:
+            listed = self._client.list_topics(timeout=ASK_WITHIN_S).topics
+            names = [name for name in listed if not name.startswith("__")]
+            resources = [ConfigResource(ConfigResource.Type.TOPIC, name) for name in names]
+            asked = self._client.describe_configs(resources, request_timeout=ASK_WITHIN_S) if resources else {}
+            found = {resource.name: future.result(ASK_WITHIN_S + 1.0) for resource, future in asked.items()}
+        except KafkaException as error:
+            raise meaning(error_of(error), "describing topics") from error
+        return {
+            name: TopicSpec(
+                name,
+                len(listed[name].partitions),
+                {entry.name: entry.value for entry in found[name].values() if not entry.is_default and entry.value is not None},
+            )
+            for name in names
+        }
+
+    def create_topics(self, specs: Sequence[TopicSpec], replication_factor: int = 1) -> Sequence[str]:
+        """Make the topics that do not exist; leave the others as they are.
+
+        Args:
+            replication_factor: 1 for one broker, 3 for a cluster.
+
+        Returns:
+            Names of the topics it made, once every one of them can be used.
+
+        Raises:
+            DeclarationError: a topic exists with another number of partitions; growing it would re-map its keys.
+            Unavailable: Kafka does not answer.
+        """
+        existing = self._partitions()
+        for spec in specs:
+            found = existing.get(spec.name)
+            if found is not None and found != spec.partitions:
+                raise DeclarationError(
+                    f"topic {spec.name} has {found} partitions, this platform has {spec.partitions}: equal keys would not meet. "
+                    "Set BACKBONE_PARTITIONS to what the cluster has, or fill new topics"
+                )
+        missing = {spec.name: spec for spec in specs if spec.name not in existing}
+        if not missing:
+            return ()
+        asked = self._client.create_topics(
+            [NewTopic(spec.name, spec.partitions, replication_factor, config=dict(spec.config)) for spec in missing.values()],
+            operation_timeout=ASK_WITHIN_S,
+            request_timeout=ASK_WITHIN_S,
+        )
+        for name, future in asked.items():
+            try:
+                future.result(ASK_WITHIN_S + 1.0)
+            except KafkaException as error:
+                if error_of(error).code() != KafkaError.TOPIC_ALREADY_EXISTS:  # somebody else made it at the same moment
+                    raise meaning(error_of(error), f"making topic {name}") from error
+        self._await(missing)
+        return tuple(missing)
+
+    def committed(self, group: str) -> Mapping[Place, int]:
+        """Committed offsets of a group, whoever asks; empty if there is none."""
+        try:
+            asked = self._client.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)], request_timeout=ASK_WITHIN_S)
+            found = asked[group].result(ASK_WITHIN_S + 1.0).topic_partitions
+        except KafkaException as error:
+            raise meaning(error_of(error), f"asking for the offsets of {group}") from error
+        return {(partition.topic, partition.partition): partition.offset for partition in found if partition.offset >= 0}
+
+    def _partitions(self) -> Mapping[str, int]:
+        try:
+            listed = self._client.list_topics(timeout=ASK_WITHIN_S).topics
+        except KafkaException as error:
+            raise meaning(error_of(error), "listing topics") from error
+        return {name: len(topic.partitions) for name, topic in listed.items()}
+
+    def _await(self, specs: Mapping[str, TopicSpec]) -> None:
+        deadline = time.monotonic() + ASK_WITHIN_S
+        while True:
+            listed = self._client.list_topics(timeout=ASK_WITHIN_S).topics
+            waiting = [
+                name
+                for name, spec in specs.items()
+                if name not in listed
+                or len(listed[name].partitions) != spec.partitions
+                or any(partition.leader < 0 for partition in listed[name].partitions.values())
+            ]
+            if not waiting:
+                return
+            if time.monotonic() > deadline:
+                raise Unavailable(f"topics without a leader after {ASK_WITHIN_S:g} s: {', '.join(waiting[:5])}")
+            time.sleep(0.02)

@@ -1,0 +1,251 @@
+"""What all our Kafka clients have in common: their options, what they say besides their answers, what their errors mean."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+from confluent_kafka.admin import AdminClient
+
+from backbone.errors import BackboneError, Fenced, SettingsError, StrangeCluster, Unavailable, WorkerEnded
+from backbone.settings import Settings
+
+CONNECT_WITHIN_S = 10.0
+"""How long a client waits for the first answer of a cluster; three brokers need 4 to 6 s to start."""
+
+SLICE_S = 0.5
+"""How long one call of the client may block before we look whether Kafka refused us."""
+
+NOISE = logging.getLogger("backbone.kafka")
+
+Options = dict[str, Any]
+Client = TypeVar("Client", Consumer, Producer, AdminClient)
+
+REFUSALS = frozenset({
+    KafkaError._AUTHENTICATION,
+    KafkaError.SASL_AUTHENTICATION_FAILED,
+    KafkaError.UNSUPPORTED_SASL_MECHANISM,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+})  # fmt: skip
+
+FENCES = frozenset({
+    KafkaError._FENCED,
+    KafkaError.PRODUCER_FENCED,
+    KafkaError.INVALID_PRODUCER_EPOCH,
+    KafkaError.FENCED_INSTANCE_ID,
+    KafkaError.TRANSACTION_COORDINATOR_FENCED,
+})  # fmt: skip
+
+
+class Signs:
+    """What a client says besides its answers; it speaks while it is polled.
+
+    Attributes:
+        refusal: why Kafka will never serve this client, if so. The client itself would go on trying, silently.
+        failure: the last connection that failed since this client was made.
+        fatal: the error after which this client can do nothing more.
+    """
+
+    def __init__(self) -> None:
+        self.refusal: str | None = None
+        self.failure: str | None = None
+        self.fatal: KafkaError | None = None
+
+    def error(self, error: KafkaError) -> None:
+        """The client's `error_cb`."""
+        if error.code() in REFUSALS:
+            self.refusal = error.str()
+        if error.fatal():
+            self.fatal = error
+
+    def log(self, _level: int, pattern: str, *parts: object) -> None:
+        """The client's `logger`: a line of librdkafka is its facility, its client and its text."""
+        line = pattern % parts
+        if line.startswith("FAIL"):
+            self.failure = line
+        NOISE.info("%s", line)  # what matters of it comes back as an error
+
+    def check(self) -> None:
+        """End a wait that cannot end well.
+
+        Raises:
+            WorkerEnded: Kafka refused this client.
+        """
+        if self.refusal is not None:
+            raise WorkerEnded(f"Kafka refuses this client: {self.refusal}. Check its user, its password and its rights (ACLs)")
+
+
+def common_options(settings: Settings) -> Options:
+    """What every client is told.
+
+    Raises:
+        SettingsError: no bootstrap servers are set.
+    """
+    if not settings.kafka:
+        raise SettingsError("KAFKA_BOOTSTRAP_SERVERS is not set: where is Kafka?")
+    return {
+        "bootstrap.servers": settings.kafka,
+        "allow.auto.create.topics": False,
+        "enable.metrics.push": False,
+        "log_level": 6,  # the lines that tell of failed connections
+        "log.connection.close": True,
+        "reconnect.backoff.ms": 20,
+        "reconnect.backoff.max.ms": 1000,
+        "socket.timeout.ms": 10_000,
+        "socket.connection.setup.timeout.ms": 5_000,
+    }
+
+
+def reading_options() -> Options:
+    """What every consumer is told on top: only what is committed, nothing behind our back.
+
+    `fetch.wait.max.ms` stays as it is: new records wake a waiting fetch at once.
+    """
+    return {
+        "isolation.level": "read_committed",
+        "enable.partition.eof": True,
+        "auto.offset.reset": "error",
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "check.crcs": True,
+        "fetch.min.bytes": 1,
+        "fetch.queue.backoff.ms": 5,  # the default of 1000 can stall refills
+    }
+
+
+def member_options(settings: Settings, group: str, instance: str) -> Options:
+    """What a group's consumer is told on top: only `range` keeps equal partition numbers of all topics on one member, and only the
+    classic protocol gives a killed static member its place back at once."""
+    session_ms = round(settings.session_timeout_s * 1000)
+    return {
+        "group.id": group,
+        "group.protocol": "classic",
+        "group.instance.id": instance,
+        "partition.assignment.strategy": "range",
+        "session.timeout.ms": session_ms,
+        "heartbeat.interval.ms": max(100, session_ms // 12),
+        "max.poll.interval.ms": max(300_000, session_ms),
+    }
+
+
+def hasty_options() -> Options:
+    """What a consumer is told on top that jumps from partition to partition: its next fetch waits for the one before, 500 ms by default."""
+    return {"fetch.wait.max.ms": 10}
+
+
+def writing_options() -> Options:
+    """What every producer is told on top."""
+    return {
+        "enable.idempotence": True,
+        "acks": "all",
+        "partitioner": "murmur2_random",
+        "linger.ms": 0,
+    }
+
+
+def transaction_options(settings: Settings, transactional_id: str) -> Options:
+    """What a transactional producer is told on top."""
+    timeout_ms = round(settings.transaction_timeout_s * 1000)
+    return {
+        "transactional.id": transactional_id,
+        "transaction.timeout.ms": timeout_ms,
+        "delivery.timeout.ms": timeout_ms,
+        # commits back to back are refused once and tried again after this: 91 ms per commit at the default of 100, 3 ms at 1
+        "retry.backoff.ms": 1,
+    }
+
+
+def connect(make: Callable[..., Client], options: Options, settings: Settings, within_s: float = CONNECT_WITHIN_S) -> tuple[Client, Signs]:
+    """A client that has met its cluster.
+
+    Raises:
+        Unavailable: nobody answers.
+        StrangeCluster: another cluster answers than `settings.cluster_id`.
+        WorkerEnded: Kafka refuses the client.
+    """
+    signs = Signs()
+    client = make({**options, "error_cb": signs.error}, logger=signs)
+    deadline = time.monotonic() + within_s
+    while (left := deadline - time.monotonic()) > 0:
+        client.poll(0)
+        signs.check()
+        try:
+            # asking for the cluster id alone sends nothing, and waits a second for the client's next look at its topics
+            client.list_topics(timeout=min(left, SLICE_S))
+            found = client.cluster_id(timeout=min(left, SLICE_S))
+        except KafkaException as error:
+            if not is_passing(error_of(error)):
+                raise meaning(error_of(error), "looking for the cluster") from error
+            continue
+        if not found:
+            continue
+        if settings.cluster_id and found != settings.cluster_id:
+            raise StrangeCluster(
+                f"{settings.kafka} answers as cluster {found}, but this data belongs to {settings.cluster_id}: "
+                "point KAFKA_BOOTSTRAP_SERVERS to the right one, or take a fresh folder"
+            )
+        return client, signs
+    raise Unavailable(f"no Kafka answers at {settings.kafka} within {within_s:g} s")
+
+
+def error_of(exception: KafkaException) -> KafkaError:
+    """The error inside an exception of the client."""
+    error: KafkaError = exception.args[0]
+    return error
+
+
+def is_passing(error: KafkaError) -> bool:
+    """Whether trying again may help."""
+    return error.retriable() or error.code() in PASSING
+
+
+PASSING = frozenset({
+    KafkaError._TRANSPORT,
+    KafkaError._ALL_BROKERS_DOWN,
+    KafkaError._RESOLVE,
+    KafkaError._TIMED_OUT,
+    KafkaError._WAIT_COORD,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.BROKER_NOT_AVAILABLE,
+    KafkaError.NETWORK_EXCEPTION,
+    KafkaError.REQUEST_TIMED_OUT,
+    KafkaError.REBALANCE_IN_PROGRESS,
+})  # fmt: skip
+
+
+REMEDIES: Mapping[int, str] = {
+    KafkaError._AUTO_OFFSET_RESET: "the position asked for does not exist in this log; was the topic made anew, or were records deleted?",
+    KafkaError.UNKNOWN_TOPIC_OR_PART: "make the topics first: `backbone topics apply`",
+    KafkaError._UNKNOWN_TOPIC: "make the topics first: `backbone topics apply`",
+    KafkaError._UNKNOWN_PARTITION: "the topic has fewer partitions than this platform: see `backbone doctor`",
+    KafkaError._MAX_POLL_EXCEEDED: "one step took longer than max.poll.interval.ms",
+    KafkaError.MSG_SIZE_TOO_LARGE: "the record is larger than a topic takes",
+}
+
+
+def meaning(error: KafkaError, doing: str) -> BackboneError:
+    """Our error for one of the client's.
+
+    Args:
+        doing: what was attempted.
+    """
+    code = error.code()
+    remedy = REMEDIES.get(code)
+    text = f"{doing}: {error.name()}, {error.str()}" + (f" ({remedy})" if remedy else "")
+    if code in FENCES:
+        return Fenced(f"{text}: another process took this one's place")
+    if code in REFUSALS:
+        return WorkerEnded(f"Kafka refuses this client while {text}. Check its user, its password and its rights (ACLs)")
+    if is_passing(error) and not error.fatal():
+        return Unavailable(text)
+    return WorkerEnded(text)

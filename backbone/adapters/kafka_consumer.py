@@ -1,0 +1,183 @@
+"""A Kafka consumer of ours: committed records in order, and positions that know of transaction markers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from backbone.adapters.kafka_clients import Signs, error_of, is_passing, meaning
+from backbone.errors import Unavailable, WorkerEnded
+from backbone.ports import Place, Record
+
+SEEK_WITHIN_S = 5.0
+"""How long a seek waits for a fresh assignment to take effect; about 1 ms, measured."""
+
+_new_record: Callable[[type[Record], Sequence[object]], Record] = tuple.__new__
+"""Half the time of calling the class, and this is done once per record."""
+
+
+class KafkaConsumer:
+    """A consumer over some partitions.
+
+    Args:
+        committed_within_s: how long `committed` waits for transactions that hold offsets back, in seconds.
+    """
+
+    def __init__(self, client: Consumer, signs: Signs, committed_within_s: float) -> None:
+        self._client = client
+        self._signs = signs
+        self._committed_within_s = committed_within_s
+        self._positions: dict[Place, int] = {}
+        self._paused: set[Place] = set()
+        self._assignments = 0
+        self._starts: Mapping[Place, int] = {}
+        self._closing = False
+
+    def assign(self, start: Mapping[Place, int]) -> None:
+        """Read exactly these partitions from these offsets; nothing fetched before is given out any more."""
+        self._starts = dict(start)
+        self._positions = dict(start)
+        self._paused &= start.keys()
+        self._assignments += 1
+        self._client.assign([TopicPartition(*place, offset) for place, offset in start.items()])
+        if self._paused:
+            self._client.pause(_partitions(self._paused))
+
+    def join(
+        self,
+        topics: Sequence[str],
+        assigned: Callable[[Sequence[Place]], Mapping[Place, int]],
+        revoked: Callable[[Sequence[Place]], None],
+    ) -> None:
+        """Become a member of the group; `range` is an eager assignor, so each rebalance revokes all and then assigns all."""
+
+        def on_assign(_: Consumer, partitions: Sequence[TopicPartition]) -> None:
+            places = sorted((partition.topic, partition.partition) for partition in partitions)
+            starts = assigned(places)
+            self.assign({place: starts[place] for place in places})
+
+        def on_revoke(_: Consumer, partitions: Sequence[TopicPartition]) -> None:
+            self._assignments += 1
+            self._positions = {}
+            self._paused.clear()
+            if not self._closing:
+                revoked(sorted((partition.topic, partition.partition) for partition in partitions))
+
+        self._client.subscribe(list(topics), on_assign=on_assign, on_revoke=on_revoke, on_lost=on_revoke)
+
+    def poll(self, limit: int, timeout_s: float) -> Sequence[Record]:
+        """Up to `limit` records; see the port. `consume(n, t)` would wait the whole `t` for n, hence the two steps.
+
+        Raises:
+            Fenced: another process took this member's place.
+            WorkerEnded: Kafka refuses this consumer, or what it asked for does not exist.
+        """
+        try:
+            first = self._client.poll(timeout_s)
+            if first is None:
+                self._signs.check()
+                return ()
+            messages = [first]
+            if limit > 1:
+                assignments = self._assignments
+                messages += self._client.consume(limit - 1, 0)
+                if assignments != self._assignments:
+                    # what was fetched before a rebalance must not be given out after it
+                    if self._positions:
+                        self.assign(self._starts)
+                    return ()
+        except KafkaException as error:
+            raise meaning(error_of(error), "polling") from error
+        records: list[Record] = []
+        positions = self._positions
+        for message in messages:
+            if message.error() is not None:
+                self._heed(message)
+                continue
+            topic, partition, offset = message.topic(), message.partition(), message.offset()
+            records.append(_new_record(Record, (topic, partition, offset, message.key(), message.value(), message.timestamp()[1])))
+            positions[topic, partition] = offset + 1  # type: ignore[index, operator]  # a record has all three
+        return records
+
+    def _heed(self, message: Message) -> None:
+        error = message.error()
+        assert error is not None
+        if error.code() == KafkaError._PARTITION_EOF:
+            place: Any = (message.topic(), message.partition())
+            if place in self._positions:
+                self._positions[place] = message.offset() or 0
+        elif not is_passing(error) or error.fatal():
+            raise meaning(error, f"reading {message.topic() or 'the group'}")
+
+    def positions(self) -> Mapping[Place, int]:
+        """Next offsets of what is assigned; see the port."""
+        return dict(self._positions)
+
+    def seek(self, place: Place, offset: int) -> None:
+        """Go on reading a partition at `offset`.
+
+        Raises:
+            Unavailable: the assignment does not take effect.
+        """
+        deadline = time.monotonic() + SEEK_WITHIN_S
+        while True:
+            try:
+                self._client.seek(TopicPartition(*place, offset))
+                break
+            except KafkaException as error:
+                if error_of(error).code() != KafkaError._STATE:
+                    raise meaning(error_of(error), f"seeking {place} to {offset}") from error
+                if place not in self._positions or time.monotonic() > deadline:
+                    raise Unavailable(f"cannot seek {place}: it is not assigned here") from error
+                time.sleep(0.001)
+        self._positions[place] = offset
+
+    def pause(self, places: Sequence[Place]) -> None:
+        """Stop fetching these; librdkafka drops what it holds of them (measured). Inside `assigned` it counts from the start."""
+        self._paused.update(places)
+        if live := [place for place in places if place in self._positions]:
+            self._client.pause(_partitions(live))
+
+    def resume(self, places: Sequence[Place]) -> None:
+        """Fetch these again, from where `poll` stopped."""
+        self._paused.difference_update(places)
+        if live := [place for place in places if place in self._positions]:
+            self._client.resume(_partitions(live))
+
+    def committed(self, places: Sequence[Place]) -> Mapping[Place, int | None]:
+        """The group's committed offsets; waits while offsets of a transaction are pending.
+
+        Raises:
+            Unavailable: Kafka did not answer, or a transaction is still open.
+        """
+        try:
+            found = self._client.committed(_partitions(places), timeout=self._committed_within_s)
+        except KafkaException as error:
+            raise meaning(error_of(error), "asking for committed offsets") from error
+        for partition in found:
+            if partition.error is not None:
+                raise meaning(partition.error, f"asking for the committed offset of {partition.topic}/{partition.partition}")
+        return {(partition.topic, partition.partition): partition.offset if partition.offset >= 0 else None for partition in found}
+
+    def membership(self) -> Any:
+        """What proves to the broker that a transaction's offsets come from a living member.
+
+        Raises:
+            WorkerEnded: this consumer belongs to no group now.
+        """
+        metadata = self._client.consumer_group_metadata()
+        if metadata is None:
+            raise WorkerEnded("this consumer belongs to no group")
+        return metadata
+
+    def close(self) -> None:
+        """Leave; a static member keeps its place for the session timeout."""
+        self._closing = True
+        self._client.close()
+
+
+def _partitions(places: Sequence[Place] | set[Place]) -> list[TopicPartition]:
+    return [TopicPartition(*place) for place in places]
