@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from google.protobuf.message import Message
@@ -54,11 +55,12 @@ class RowTable:
             raise KeyError(key)
         self._rows[key] = None
 
-    def fold(self, line: On[Any, Any], key: str, event: Message, where: str) -> Exception | None:
+    def fold(self, line: On[Any, Any], key: str, event: Message, at: datetime, where: str) -> Exception | None:
         """Fold one event into the row of its record.
 
         Args:
             key: the record's key.
+            at: when the record was appended: all that a view can look up.
             where: coordinate of the record.
 
         Returns:
@@ -69,7 +71,7 @@ class RowTable:
             self._load(key)
             if key in self._damaged:
                 return None
-            line.function(self, event)
+            line.function(self, event, *(at for _ in line.look_ups))
             row = self._rows[key]
             if row is not None and getattr(row, self._key) != key:
                 raise NotItsKey(f"{self._key} of row {key!r} was set to {getattr(row, self._key)!r}")

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from backbone.contract import Reaction, ResolvedService, ResolvedView
-from backbone.envelope import Decoded, Undecodable, UnknownEvent, decode
+from backbone.envelope import Decoded, Undecodable, UnknownEvent, decode, moment_of_ms
 from backbone.errors import StrangeCluster, Unavailable, Unconfirmed, WorkerEnded
 from backbone.loops.folding import RowTable
 from backbone.loops.set_aside import SetAside
@@ -110,7 +110,8 @@ class Project:
         self._starts: dict[int, int] = {}
         self._paused: set[int] = set()
         self._acknowledged: dict[int, int] = {}
-        self._damages = 0
+        self._joined = False
+        self._folded = self._set_aside_count = self._damages = 0
         self._waiting: _Waiting | None = None
         self._unproven: _Waiting | None = None
         self._look_at = clock()
@@ -144,6 +145,11 @@ class Project:
         self._unproven = None
         return moved
 
+    @property
+    def ready(self) -> bool:
+        """Whether it has its partitions and reaches its rows."""
+        return self._joined and self._waiting is None
+
     def close(self) -> None:
         """Leave the group and let go of the log."""
         self._consumer.close()
@@ -160,7 +166,10 @@ class Project:
             "version": self._version,
             "topic": self._topic,
             "positions": {str(partition): mark for partition, mark in sorted(dict(self._marks).items())},
+            "folded": self._folded,
+            "quarantined": self._set_aside_count,
             "damaged": self._damages,
+            "waits_s": 0.0 if waiting is None else self._clock() - waiting.since,
             "waiting": None if waiting is None else {"reason": waiting.reason, "age_s": round(self._clock() - waiting.since, 3)},
         }
 
@@ -171,6 +180,7 @@ class Project:
         except Unavailable as error:
             raise WorkerEnded(f"{self.group} got {self._topic}, whose start the log does not tell: {error}") from error
         self._paused.difference_update(partitions)
+        self._joined = True
         try:
             starts = self._take_up(partitions)
         except Unavailable as error:
@@ -234,6 +244,7 @@ class Project:
             found = self._rows.apply(self._fragment(partition), change)
             if found is None:
                 self._marks[partition] = change.until
+                self._folded += len(heard.get(partition, ()))
             else:
                 self._go_to({partition: found})
         return bool(tables)
@@ -287,7 +298,9 @@ class Project:
 
     def _fold(self, table: RowTable, one: _Heard, quarantined: list[_Quarantined]) -> None:
         record = one.record
-        error = table.fold(one.reaction.line, one.decoded.key, one.decoded.event, f"{record.topic}/{record.partition}@{record.offset}")
+        where = f"{record.topic}/{record.partition}@{record.offset}"
+        at = moment_of_ms(record.timestamp_ms)
+        error = table.fold(one.reaction.line, one.decoded.key, one.decoded.event, at, where)
         if error is not None:
             self._damages += 1
             detail = f"{one.reaction.line} raised {type(error).__name__}: {error}"
@@ -320,6 +333,7 @@ class Project:
                 raise Unconfirmed(f"{self._aside.topic} did not acknowledge within {ACKNOWLEDGED_WITHIN_S:g} s") from error
         for one in quarantined:
             partition = one.record.partition
+            self._set_aside_count += 1
             self._acknowledged[partition] = max(one.record.offset, self._acknowledged.get(partition, -1))
 
     def _wait(self, reason: str) -> None:
