@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from backbone.declare import Platform
+from backbone.declare import Outside, Platform
 from contexts.fulfilment.context import fulfilment
 from contexts.ordering.context import ordering
 from contexts.payments.context import payments
+from gateway.context import gateway
 
-shop = Platform(ordering, payments, fulfilment)
+shop = Platform(
+    ordering,
+    payments,
+    fulfilment,
+    gateway=gateway,
+    outside=(
+        Outside("provider", module="outside.provider", arguments=("--port", "{port}", "--ledger", "{folder}/provider.sqlite")),
+        Outside("catalogue", file="catalogue.csv"),
+        Outside("receipts", file="receipts.csv"),
+    ),
+)

@@ -67,7 +67,6 @@ def _class_of(descriptor: Any) -> type[Message]:
     return GetMessageClass(descriptor)
 
 
-@cache
 def topic_of(wrapper: type[Message]) -> Topic:
     """The topic a wrapper declares.
 
@@ -106,7 +105,7 @@ def topic_of(wrapper: type[Message]) -> Topic:
 
 def is_wrapper(descriptor: Any) -> bool:
     """Whether a message declares a topic."""
-    return descriptor.GetOptions().HasExtension(options_pb2.topic)
+    return bool(descriptor.GetOptions().HasExtension(options_pb2.topic))
 
 
 @cache
@@ -216,8 +215,17 @@ class ResolvedDecider:
 
     @property
     def inputs(self) -> tuple[Topic, ...]:
-        """The topics it hears, each once, by name."""
-        return tuple({r.topic.name: r.topic for r in sorted(self.reactions, key=lambda r: r.topic.name)}.values())
+        """The topics it hears under its own key, each once, by name."""
+        return _topics_of(r for r in self.reactions if not r.repartitioned)
+
+    @property
+    def repartitioned(self) -> tuple[Topic, ...]:
+        """The topics it hears through its private repartition topic, each once, by name."""
+        return _topics_of(r for r in self.reactions if r.repartitioned)
+
+
+def _topics_of(reactions: Iterable[Reaction]) -> tuple[Topic, ...]:
+    return tuple({r.topic.name: r.topic for r in sorted(reactions, key=lambda r: r.topic.name)}.values())
 
 
 @dataclass(frozen=True)
@@ -363,6 +371,8 @@ def _resolve_decider(context: str, service: Service, name: str) -> ResolvedDecid
                     f"{line} looks up {look_up.view.name}, which is not a view of {name}",
                     f"Add the view to Service({service.name!r}, ...): a decision reads its own service's views only.",
                 )
+    for topic in {r.topic.name for r in reactions if r.repartitioned} & {r.topic.name for r in reactions if not r.repartitioned}:
+        raise ContractError(where, f"hears {topic} with and without a key=", "All events of a topic go the same way, or overtake each other.")
     heard = [line.hears.DESCRIPTOR.full_name for line in decider.table]
     for twice in {one for one in heard if heard.count(one) > 1}:
         raise ContractError(where, f"hears {twice} in two lines", "Make one line of them.")

@@ -28,6 +28,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from backbone.adapters.grpc import Serve
 from backbone.adapters.kafka import KafkaLog
 from backbone.adapters.redis import AsyncRedisRows, RedisRows
 from backbone.contract import ResolvedService, resolve_context
@@ -37,7 +38,8 @@ from backbone.loops.act import Act
 from backbone.loops.decide import Decide
 from backbone.loops.listen import Listen
 from backbone.loops.project import Project
-from backbone.loops.serve import Serve, ViewReader
+from backbone.loops.repartition import Repartition
+from backbone.loops.serve import Views
 from backbone.loops.take_in import BoundIntake, Poll
 from backbone.ports import Log, Place
 from backbone.settings import Settings
@@ -47,6 +49,9 @@ START_PATIENCE_S = 120.0
 """How long a process waits for Kafka and its topics before it gives up its start."""
 STOP_S = 8.0
 """How long a loop has to finish or abort its batch once the process is told to stop."""
+
+LOOK_EVERY_S = 0.05
+"""Pause between two looks at whether the views have caught up."""
 
 Row = TypeVar("Row", bound=Message)
 log = structlog.get_logger()
@@ -118,7 +123,7 @@ class Handles:
     settings: Settings
     resolved: ResolvedService
     log: Log
-    rows: AsyncRedisRows
+    views: Views
     intake: BoundIntake | None
 
     def raise_(self) -> Raise:
@@ -129,7 +134,7 @@ class Handles:
 
     def reader(self, view: View[Row]) -> Reader[Row]:
         """Rows of a view of this service."""
-        return ViewReader(self.resolved.view_of(view), self.rows, self.settings.partitions)
+        return self.views.reader(view)
 
     def tail(
         self,
@@ -154,14 +159,15 @@ class Process:
     ready: bool = False
     why_not: str = "starting"
     end: asyncio.Event = field(default_factory=asyncio.Event)
+    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     failure: str = ""
 
     def failed(self, name: str, error: BaseException) -> None:
-        """A part cannot go on: end the process."""
+        """A part cannot go on: end the process. May be called from any thread."""
         if not self.failure:
             self.failure = f"{name}: {type(error).__name__}: {error}"
         log.error("worker ended", worker=name, error=str(error), exc_info=not isinstance(error, BackboneError))
-        self.end.set()
+        self.loop.call_soon_threadsafe(self.end.set)
 
     def status(self) -> dict[str, Any]:
         """What every part holds and waits for."""
@@ -195,16 +201,17 @@ class Figures:
 
     def collect(self) -> Sequence[Metric]:
         """Metrics of now."""
-        counters = {name: CounterMetricFamily(f"backbone_{name}", about, labels=["worker"]) for name, about in COUNTERS.items()}
-        gauges = {name: GaugeMetricFamily(f"backbone_{name}", about, labels=["worker"]) for name, about in GAUGES.items()}
+        families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
+        families |= {name: CounterMetricFamily(f"backbone_{name}", about, labels=["worker"]) for name, about in COUNTERS.items()}
+        families |= {name: GaugeMetricFamily(f"backbone_{name}", about, labels=["worker"]) for name, about in GAUGES.items()}
         parts = {running.name: running.status() for running in self._process.loops}
         parts |= {name: edge.status() for name, edge in self._process.edges.items()}
         for worker, status in parts.items():
-            for name, family in (*counters.items(), *gauges.items()):
+            for name, family in families.items():
                 if isinstance(value := status.get(name), int | float):
                     family.add_metric([worker], value)
         ready = GaugeMetricFamily("backbone_ready", "1 if the process does its work", value=float(self._process.is_ready()))
-        return [*counters.values(), *gauges.values(), ready]
+        return [*families.values(), ready]
 
 
 COUNTERS = {
@@ -239,11 +246,9 @@ async def run(context: Context, settings: Settings, names: Sequence[str] = ()) -
     """
     services = _chosen(context, names)
     process = Process(context, settings, services)
-    loop = asyncio.get_running_loop()
+    loop = process.loop
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, process.end.set)
-    process_end = process.failed
-    process.failed = lambda name, error: loop.call_soon_threadsafe(process_end, name, error)  # type: ignore[method-assign]
     async with AsyncExitStack() as stack:
         health = await stack.enter_async_context(_health(process))
         process.addresses["health"] = health
@@ -287,7 +292,8 @@ async def _await_log(process: Process, context: Context) -> KafkaLog | None:
     kafka: KafkaLog | None = None
     while not process.end.is_set():
         try:
-            kafka = kafka or await asyncio.to_thread(KafkaLog, process.settings)
+            if kafka is None:
+                kafka = await asyncio.to_thread(KafkaLog, process.settings)
             missing = wanted - set(await asyncio.to_thread(kafka.topics))
             if not missing:
                 return kafka
@@ -312,12 +318,17 @@ async def _start(process: Process, kafka: KafkaLog, stack: AsyncExitStack) -> No
         _threads(process, service, kafka)
     for running in process.loops:
         running.start()
-    serve = Serve([s for s in process.services if s.rpcs], kafka, rows, settings)
-    if any(service.rpcs for service in process.services):
+    views = Views([view for service in process.services for view in service.views], kafka, rows, settings.partitions)
+    await _task(process, f"{process.context.name}.views", views, stack)
+    if answering := [service for service in process.services if service.rpcs]:
+        serve = Serve(answering, views, settings)
         process.edges[f"{process.context.name}.serve"] = serve
         process.addresses["grpc"] = await stack.enter_async_context(serve.serving())
     for service in process.services:
-        await _edges(process, service, kafka, rows, stack)
+        await _edges(process, service, kafka, views, stack)
+    while not process.end.is_set() and not await views.caught_up():
+        process.why_not = str(views.status()["waiting"])
+        await asyncio.sleep(LOOK_EVERY_S)
     process.ready, process.why_not = True, ""
 
 
@@ -325,15 +336,17 @@ def _threads(process: Process, service: ResolvedService, kafka: KafkaLog) -> Non
     settings = process.settings
 
     def add(purpose: str, make: Callable[[], Loop]) -> None:
-        process.loops.append(Running(f"{service.name}.{purpose}", make, lambda name, error: process.failed(name, error)))
+        process.loops.append(Running(f"{service.name}.{purpose}", make, process.failed))
 
     if service.decider is not None:
         add("decide", lambda: Decide(service, kafka, RedisRows(settings.redis_url), settings))
+        if service.decider.repartitioned:
+            add("repartition", lambda: Repartition(service, kafka, settings))
     for view in service.views:
         add(view.view.name, lambda view=view: Project(service, view, kafka, RedisRows(settings.redis_url), settings))  # type: ignore[misc]
 
 
-async def _edges(process: Process, service: ResolvedService, kafka: KafkaLog, rows: AsyncRedisRows, stack: AsyncExitStack) -> None:
+async def _edges(process: Process, service: ResolvedService, kafka: KafkaLog, views: Views, stack: AsyncExitStack) -> None:
     settings = process.settings
     if service.effects:
         await _task(process, f"{service.name}.effects", Act(service, kafka, settings), stack)
@@ -345,7 +358,7 @@ async def _edges(process: Process, service: ResolvedService, kafka: KafkaLog, ro
         if intake is not None:
             stack.callback(intake.close)
             process.edges[f"{service.name}.intake"] = intake
-        handles = Handles(settings, service, kafka, rows, intake)
+        handles = Handles(settings, service, kafka, views, intake)
         process.addresses.update(await stack.enter_async_context(declared.api.serve(handles)))
 
 
@@ -372,7 +385,7 @@ async def _task(process: Process, name: str, edge: Any, stack: AsyncExitStack) -
 async def _health(process: Process) -> AsyncIterator[str]:
     """The HTTP port of liveness, readiness, status and metrics."""
     registry = CollectorRegistry()
-    registry.register(Figures(process))  # type: ignore[arg-type]
+    registry.register(Figures(process))
 
     async def live(_: Request) -> Response:
         return PlainTextResponse("live\n")

@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 from backbone.contract import ResolvedService, Topic, check_platform, copies_of, resolve_context
 from backbone.declare import Context, Intake, Platform, Sibling
 
-PRIVATE_PURPOSES = ("state", "commands", "outcomes", "ticks", "cursor", "quarantine")
+PRIVATE_PURPOSES = ("state", "commands", "outcomes", "ticks", "repartition", "cursor", "quarantine")
 """What a service can keep for itself, in the order in which it is listed."""
 
 
@@ -238,29 +238,33 @@ def _topics(service: ResolvedService) -> Iterable[TopicNode]:
     declared = {topic.name: topic for topic in wrapped if topic.private}
     for purpose in _private_purposes(service):
         name = service.private(purpose)
-        kept = Kept.FOR_EVER if purpose == "quarantine" else Kept.COMPACTED
+        kept = Kept.FOR_EVER if purpose in ("quarantine", "repartition") else Kept.COMPACTED
         contract = declared.get(name)
         yield TopicNode(name, service.name, purpose, kept, contract.key if contract else "", _holds(contract) if contract else ())
 
 
 def _private_purposes(service: ResolvedService) -> Iterable[str]:
     intake = service.service.intake
-    reads = bool(service.decider or service.views or service.effects)
+    polls = intake is not None and intake.source is not None
+    reads = bool(service.decider or service.views or service.effects or polls)
     needed = {
         "state": service.decider is not None,
         "commands": bool(service.effects),
         "outcomes": bool(service.effects),
         "ticks": service.decider is not None and service.decider.decider.deadline is not None,
-        "cursor": intake is not None and intake.source is not None,
-        "quarantine": reads,
+        "cursor": polls,
+        "repartition": service.decider is not None and bool(service.decider.repartitioned),
+        "quarantine": reads or (intake is not None and intake.source is not None),
     }
     return (purpose for purpose in PRIVATE_PURPOSES if needed[purpose])
 
 
 def _groups(service: ResolvedService) -> Iterable[Group]:
     if service.decider is not None:
-        ticks = [service.private("ticks")] if service.decider.decider.deadline is not None else []
-        yield Group(service.name, service.name, tuple(sorted([*(topic.name for topic in service.decider.inputs), *ticks])))
+        own = [service.private(purpose) for purpose in ("ticks", "repartition") if purpose in _private_purposes(service)]
+        yield Group(service.name, service.name, tuple(sorted([*(topic.name for topic in service.decider.inputs), *own])))
+        if service.decider.repartitioned:
+            yield Group(f"{service.name}.repartition", service.name, tuple(topic.name for topic in service.decider.repartitioned))
     for view in service.views:
         yield Group(f"{view.name}.v{view.view.version}", service.name, (view.topic.name,))
     if service.effects:
@@ -271,6 +275,8 @@ def _transactional_ids(service: ResolvedService) -> Iterable[str]:
     intake = service.service.intake
     if service.decider is not None:
         yield f"{service.name}.decide"
+        if service.decider.repartitioned:
+            yield f"{service.name}.repartition"
     if service.effects:
         yield f"{service.name}.effects"
     if intake is not None and intake.source is not None:

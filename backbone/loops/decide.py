@@ -46,7 +46,18 @@ from backbone.ports import Consumer, Log, Place, Record, Rows
 from backbone.positions import from_proto, to_proto
 from backbone.settings import Settings
 from backbone.v1.meta_pb2 import Meta
-from backbone.v1.private_pb2 import Parked, PartitionPositions, QuarantineReason, StateEntry
+from backbone.v1.private_pb2 import (
+    QUARANTINE_REASON_BEHIND_PARKED,
+    QUARANTINE_REASON_INVALID,
+    QUARANTINE_REASON_RAISED,
+    QUARANTINE_REASON_UNDECODABLE,
+    QUARANTINE_REASON_UNKNOWN_EVENT,
+    Forwarded,
+    Parked,
+    PartitionPositions,
+    QuarantineReason,
+    StateEntry,
+)
 from backbone.v1.private_pb2 import Tick as TickRecord
 
 RETRY_AFTER_S = 0.05
@@ -97,15 +108,21 @@ class Partition:
 
 @dataclass(slots=True)
 class Came:
-    """A record on its way through a batch."""
+    """A record on its way through a batch.
+
+    Attributes:
+        at_ms: when it was appended; for a forwarded one, the original.
+        wrong: why it cannot be decided, if so.
+    """
 
     record: Record
+    at_ms: int
     event: Any = None
     meta: Meta = field(default_factory=Meta)
     key: str = ""
     line: On[Any, Any] | None = None
     wanted: Wanted | None = None
-    wrong: tuple[QuarantineReason, str] | None = None
+    wrong: tuple[QuarantineReason.ValueType, str] | None = None
 
 
 @dataclass(slots=True)
@@ -146,8 +163,15 @@ class Decide:
         self._state_topic = service.private("state")
         self._tick_topic = service.private("ticks")
         self._validate = protovalidate.Validator().validate
-        self._topics = {topic.name: topic for topic in self._resolved.inputs}
-        self._inputs = sorted([*self._topics, *([self._tick_topic] if self._decider.deadline else [])])
+        self._repartition_topic = service.private("repartition")
+        self._topics = {topic.name: topic for topic in (*self._resolved.inputs, *self._resolved.repartitioned)}
+        self._inputs = sorted(
+            [
+                *(topic.name for topic in self._resolved.inputs),
+                *([self._tick_topic] if self._decider.deadline else []),
+                *([self._repartition_topic] if self._resolved.repartitioned else []),
+            ]
+        )
         self._lines = _lines(self._resolved.reactions)
         self._ways = {said: _way(said, self._resolved.primary, self._resolved.commands) for said in said_by(self._decider)}
         self._looking_up = LookingUp(service, log, rows, settings.partitions)
@@ -332,8 +356,8 @@ class Decide:
         for begin in range(0, len(keys), self._settings.batch):
             self._producer.begin()
             for key in keys[begin : begin + self._settings.batch]:
-                for entry_raw_key, value in self._snapshots.entries(key, aggregates[key]):
-                    self._producer.produce(self._state_topic, entry_raw_key, value, partition.number)
+                for raw_key, value in self._snapshots.entries(key, aggregates[key]):
+                    self._producer.produce(self._state_topic, raw_key, value, partition.number)
             self._producer.commit()
         log.info("refolded", service=self.name, partition=partition.number, aggregates=len(aggregates), version=self._decider.version)
 
@@ -347,9 +371,11 @@ class Decide:
         return partition is not None and not partition.frozen and record.offset >= partition.positions[record.topic]
 
     def _taken_apart(self, record: Record) -> Came:
-        came = Came(record)
+        came = Came(record, record.timestamp_ms)
         if record.topic == self._tick_topic:
             return self._tick_taken_apart(came)
+        if record.topic == self._repartition_topic:
+            return self._forwarded_taken_apart(came)
         topic, lines = self._topics[record.topic], self._lines[record.topic]
         value = record.value
         if value and record.key is not None and (number := value[0] >> 3) in topic.events and number not in lines:
@@ -364,18 +390,34 @@ class Decide:
                     self._validate(decoded.event)
                 came.wanted = self._looking_up.wanted(came.line, decoded.event)
         except Undecodable as error:
-            came.wrong = (QuarantineReason.QUARANTINE_REASON_UNDECODABLE, str(error))
+            came.wrong = (QUARANTINE_REASON_UNDECODABLE, str(error))
         except UnknownEvent as error:
-            came.wrong = (QuarantineReason.QUARANTINE_REASON_UNKNOWN_EVENT, str(error))
+            came.wrong = (QUARANTINE_REASON_UNKNOWN_EVENT, str(error))
         except protovalidate.ValidationError as error:
-            came.wrong = (QuarantineReason.QUARANTINE_REASON_INVALID, str(error))
+            came.wrong = (QUARANTINE_REASON_INVALID, str(error))
+        return came
+
+    def _forwarded_taken_apart(self, came: Came) -> Came:
+        """An event that came by way of the repartition topic: decided under the key of the forward, at the time of the original."""
+        try:
+            forwarded = Forwarded.FromString(came.record.value or b"")
+            topic = self._topics[forwarded.topic]
+            wrapped: Any = topic.wrapper.FromString(forwarded.value)
+            came.key = (came.record.key or b"").decode()
+        except (DecodeError, KeyError, UnicodeDecodeError) as error:
+            came.wrong = (QUARANTINE_REASON_UNDECODABLE, f"not a Forwarded: {error}")
+            return came
+        came.event, came.meta = getattr(wrapped, wrapped.WhichOneof(topic.oneof)), wrapped.meta
+        came.at_ms = forwarded.appended_at.ToMilliseconds()
+        came.line = self._lines[topic.name][topic.number(type(came.event)) or 0]
+        came.wanted = self._looking_up.wanted(came.line, came.event)
         return came
 
     def _tick_taken_apart(self, came: Came) -> Came:
         try:
             tick = TickRecord.FromString(came.record.value or b"")
         except DecodeError as error:
-            came.wrong = (QuarantineReason.QUARANTINE_REASON_UNDECODABLE, f"not a Tick: {error}")
+            came.wrong = (QUARANTINE_REASON_UNDECODABLE, f"not a Tick: {error}")
             return came
         came.key, came.meta, came.line = tick.key, tick.meta, self._decider.deadline
         came.event = Tick(due=moment(tick.due), at=moment_of_ms(came.record.timestamp_ms))
@@ -434,16 +476,16 @@ class Decide:
             return
         parked = staged.parked.get(at) or partition.parked.get(came.key)
         if parked is not None:
-            self._quarantine(
-                staged, came, QuarantineReason.QUARANTINE_REASON_BEHIND_PARKED, f"behind {parked.topic}/{parked.partition}@{parked.offset}"
-            )
+            self._quarantine(staged, came, QUARANTINE_REASON_BEHIND_PARKED, f"behind {parked.topic}/{parked.partition}@{parked.offset}")
             return
         held = staged.held.get(at) or partition.aggregates.get(came.key) or self._blank()
         if isinstance(came.event, Tick) and self._due(held) != came.event.due:
             return
-        looked_up, observed = self._looking_up.found(came.wanted, answers) if came.wanted is not None else ([], [])
         try:
+            looked_up, observed = self._looking_up.found(came.wanted, answers) if came.wanted is not None else ([], [])
             out, after = self._say(partition, came, held, looked_up, observed)
+        except (NotYet, Unavailable):
+            raise
         except Exception as error:  # noqa: BLE001 - whatever a decision raises is a defect that must stop its key, and only its key
             self._park(partition, came, staged, error)
             return
@@ -458,7 +500,7 @@ class Decide:
         assert came.line is not None
         record = came.record
         rows = iter(looked_up)
-        arguments = [moment_of_ms(record.timestamp_ms) if isinstance(one, HappenedAt) else next(rows) for one in came.line.look_ups]
+        arguments = [moment_of_ms(came.at_ms) if isinstance(one, HappenedAt) else next(rows) for one in came.line.look_ups]
         said = because_of(
             writer=self.name,
             build=self._settings.build,
@@ -488,7 +530,9 @@ class Decide:
             state = self._decider.evolve(state, message)
         return out, Held(state, sequence, came.meta.correlation_id)
 
-    def _quarantine(self, staged: Staged, came: Came, reason: QuarantineReason, detail: str, error: Exception | None = None) -> None:
+    def _quarantine(
+        self, staged: Staged, came: Came, reason: QuarantineReason.ValueType, detail: str, error: Exception | None = None
+    ) -> None:
         key, value = self._set_aside.record(came.record, reason, detail, aggregate=came.key, error=error)
         staged.out.append(Out(self._set_aside.topic, key, value, came.record.partition))
         self.set_aside += 1
@@ -505,7 +549,7 @@ class Decide:
 
     def _park(self, partition: Partition, came: Came, staged: Staged, error: Exception) -> None:
         reason = f"{type(error).__name__}: {error}"
-        self._quarantine(staged, came, QuarantineReason.QUARANTINE_REASON_RAISED, reason, error)
+        self._quarantine(staged, came, QUARANTINE_REASON_RAISED, reason, error)
         record = came.record
         parked = Parked(topic=record.topic, partition=record.partition, offset=record.offset, reason=reason[:1000])
         entry = StateEntry(version=self._decider.version, build=self._settings.build, parked=parked)
@@ -573,11 +617,11 @@ class Decide:
         offsets = {(topic, n): offset for n in decided for topic, offset in self._partitions[n].positions.items()} | staged.positions
         self._producer.begin()
         produce = self._producer.produce
-        for topic, key, value, number in staged.out:
-            produce(topic, key, value, number)
+        for topic, raw_key, value, number in staged.out:
+            produce(topic, raw_key, value, number)
         for (number, key), held in staged.held.items():
-            for entry_raw_key, entry in self._snapshots.entries(key, held):
-                produce(self._state_topic, entry_raw_key, entry, number)
+            for raw_key, value in self._snapshots.entries(key, held):
+                produce(self._state_topic, raw_key, value, number)
         for number in decided:
             produce(self._state_topic, entry_key("", POSITIONS), self._positions_entry(number, offsets), number)
         if offsets:
@@ -631,8 +675,6 @@ def _way(said: type[Message], primary: Topic, commands: Topic | None) -> _Way:
 def _lines(reactions: Sequence[Reaction]) -> dict[str, dict[int, On[Any, Any]]]:
     lines: dict[str, dict[int, On[Any, Any]]] = {}
     for reaction in reactions:
-        if reaction.repartitioned:
-            raise DeclarationError(f"{reaction.line} has a key=")
         lines.setdefault(reaction.topic.name, {})[reaction.number] = reaction.line
     return lines
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
+from backbone import damage
 from backbone.contract import ResolvedService
 from backbone.declare import On, View
 from backbone.declare import Rows as RowsLookUp
@@ -86,6 +87,7 @@ class LookingUp:
 
         Raises:
             NotYet: a fragment is behind what a decision may rely on.
+            DataLoss: a row is damaged.
         """
         found: list[dict[str, Message]] = []
         observed: list[Observed] = []
@@ -104,7 +106,7 @@ class LookingUp:
                 for key in keys:
                     raw = values[key]
                     if raw is not None:
-                        rows[key] = view.row.FromString(raw)
+                        rows[key] = damage.row_of(view.row, fragment.view, key, raw)
                 observed.append(
                     Observed(view=fragment.view, version=fragment.version, partition=fragment.partition, watermark=reached, keys=keys)
                 )

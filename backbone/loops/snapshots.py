@@ -6,6 +6,7 @@ import dataclasses
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -63,7 +64,7 @@ class Snapshots:
         self._names = [name for name, _ in fields]
         blank = state()
         kept = msgspec.defstruct(
-            state.__name__, [(name, hint, msgspec.field(default_factory=lambda name=name: getattr(blank, name))) for name, hint in fields]
+            state.__name__, [(name, hint, msgspec.field(default_factory=partial(getattr, blank, name))) for name, hint in fields]
         )
         self._decoder = msgspec.msgpack.Decoder(kept)
         self._part_decoders = {
