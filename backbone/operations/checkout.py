@@ -1,0 +1,180 @@
+"""What a command finds where it is started: the declared platform, its contexts, and the stack that runs there.
+
+`[tool.backbone]` of the nearest pyproject.toml says where the platform is declared; the environment overrules it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from backbone.declare import Context, Platform
+from backbone.errors import SettingsError
+from backbone.local.locks import holder
+from backbone.local.stack import KAFKA_VARIABLE, redis_variable
+from backbone.local.state import StackState, read_state
+from backbone.settings import Settings
+
+FOLDER_VARIABLE = "BACKBONE_FOLDER"
+PLATFORM_VARIABLE = "BACKBONE_PLATFORM"
+CONTRACTS_VARIABLE = "BACKBONE_CONTRACTS"
+
+Declared = TypeVar("Declared", Platform, Context)
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """The folder a command works for.
+
+    Attributes:
+        root: where pyproject.toml lies, or where the command was started.
+        declared: "module:attribute" of the platform; empty if nobody said.
+        contracts: root package of the generated contracts; empty if nobody said.
+        contexts: "module:attribute" of contexts that are not where the layout expects them, by name.
+        outside: paths below the root of the files that stand for what is outside, by name.
+        folder: where the local stack lies.
+        variables: the environment.
+    """
+
+    root: Path
+    declared: str = ""
+    contracts: str = ""
+    contexts: Mapping[str, str] = field(default_factory=dict)
+    outside: Mapping[str, str] = field(default_factory=dict)
+    folder: Path = Path(".backbone")
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+    def platform(self) -> Platform:
+        """The declared platform.
+
+        Raises:
+            SettingsError: nobody says where it is, or it cannot be imported from there.
+        """
+        if not self.declared:
+            raise SettingsError(
+                f'no platform is named: write [tool.backbone] platform = "module:attribute" into {self.root / "pyproject.toml"}, '
+                f"or set {PLATFORM_VARIABLE}"
+            )
+        return self._imported(self.declared, Platform)
+
+    def context(self, name: str) -> Context:
+        """One context, imported without the others.
+
+        Raises:
+            SettingsError: it is not where it should be.
+        """
+        places = [self.contexts[name]] if name in self.contexts else [f"contexts.{name}.context:{name}", f"{name}.context:{name}"]
+        for place in places[:-1]:
+            try:
+                return self._imported(place, Context)
+            except _NotThere:
+                continue
+        try:
+            return self._imported(places[-1], Context)
+        except _NotThere as error:
+            known = sorted({path.parent.name for path in [*self.root.glob("contexts/*/context.py"), *self.root.glob("*/context.py")]})
+            raise SettingsError(
+                f"there is no context {name!r} at {' or '.join(places)}; here are {', '.join(known) or 'none'}. "
+                f'Add a line {name} = "module:attribute" to [tool.backbone.contexts] if it is elsewhere'
+            ) from error
+
+    def files(self) -> dict[str, Path]:
+        """Where each outside file comes from, by name."""
+        return {name: self.root / path for name, path in self.outside.items()}
+
+    def stack(self) -> StackState | None:
+        """What the local stack wrote down, or None if there was never one."""
+        return read_state(self.folder)
+
+    @property
+    def launcher(self) -> int | None:
+        """Process id of whoever runs the local stack now, or None."""
+        return holder(self.folder / "lock")
+
+    def settings(self) -> Settings:
+        """Where the log is and what it must be: the environment's, else the local stack's.
+
+        Raises:
+            SettingsError: neither names a Kafka, or the local stack is stopped.
+        """
+        if self.variables.get(KAFKA_VARIABLE):
+            return Settings.read(self.variables)
+        state = self.stack()
+        if state is None or not state.kafka:
+            raise SettingsError(f"no stack was ever started in {self.folder}: start it with `backbone up`, or set {KAFKA_VARIABLE}")
+        if self.launcher is None:
+            raise SettingsError(f"the stack in {self.folder} is stopped: start it with `backbone up`, or set {KAFKA_VARIABLE}")
+        found = {
+            KAFKA_VARIABLE: state.kafka,
+            "KAFKA_CLUSTER_ID": state.cluster_id or "",
+            "BACKBONE_PARTITIONS": str(state.partitions),
+        }
+        return Settings.read({**self.variables, **found})
+
+    def redis_url(self, context: str) -> str | None:
+        """Where the rows of a context lie; None if nobody says."""
+        state = self.stack()
+        return self.variables.get(redis_variable(context)) or (state.redis.get(context) if state else None)
+
+    def _imported(self, place: str, kind: type[Declared]) -> Declared:
+        module_name, _, attribute = place.partition(":")
+        if str(self.root) not in sys.path:
+            sys.path.insert(0, str(self.root))
+        try:
+            module = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            if error.name is not None and (module_name == error.name or module_name.startswith(f"{error.name}.")):
+                raise _NotThere(f"there is no module {module_name} below {self.root}") from error
+            raise SettingsError(
+                f"{module_name} cannot be imported: {error}. If it is generated from a contract, run `make protos`"
+            ) from error
+        found: Any = getattr(module, attribute, None)
+        if not isinstance(found, kind):
+            raise SettingsError(f"{place} is {type(found).__name__}, not a {kind.__name__}: name it module:attribute")
+        return found
+
+
+class _NotThere(SettingsError):
+    """There is no such module."""
+
+
+def find_checkout(folder: Path | None = None, start: Path | None = None, variables: Mapping[str, str] | None = None) -> Checkout:
+    """The checkout a command is started in.
+
+    Args:
+        folder: where the local stack lies; `$BACKBONE_FOLDER` or `.backbone` in the checkout if None.
+        start: where to look from; the current folder if None.
+        variables: the environment; the process's own if None.
+
+    Raises:
+        SettingsError: pyproject.toml cannot be understood.
+    """
+    environment = dict(os.environ if variables is None else variables)
+    here = (start or Path.cwd()).resolve()
+    root = next((parent for parent in (here, *here.parents) if (parent / "pyproject.toml").is_file()), here)
+    written = _section(root / "pyproject.toml")
+    named = folder or (Path(environment[FOLDER_VARIABLE]) if environment.get(FOLDER_VARIABLE) else None)
+    return Checkout(
+        root=root,
+        declared=environment.get(PLATFORM_VARIABLE) or str(written.get("platform", "")),
+        contracts=environment.get(CONTRACTS_VARIABLE) or str(written.get("contracts", "")),
+        contexts=dict(written.get("contexts", {})),
+        outside=dict(written.get("outside", {})),
+        folder=(named or root / ".backbone").resolve(),
+        variables=environment,
+    )
+
+
+def _section(path: Path) -> Mapping[str, Any]:
+    try:
+        return dict(tomllib.loads(path.read_text()).get("tool", {}).get("backbone", {}))
+    except FileNotFoundError:
+        return {}
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path} cannot be understood: {error}") from error
