@@ -371,8 +371,10 @@ def _resolve_decider(context: str, service: Service, name: str) -> ResolvedDecid
                     f"{line} looks up {look_up.view.name}, which is not a view of {name}",
                     f"Add the view to Service({service.name!r}, ...): a decision reads its own service's views only.",
                 )
-    for topic in {r.topic.name for r in reactions if r.repartitioned} & {r.topic.name for r in reactions if not r.repartitioned}:
-        raise ContractError(where, f"hears {topic} with and without a key=", "All events of a topic go the same way, or overtake each other.")
+    for both in {r.topic.name for r in reactions if r.repartitioned} & {r.topic.name for r in reactions if not r.repartitioned}:
+        raise ContractError(
+            where, f"hears {both} with and without a key=", "All events of a topic go the same way, or overtake each other."
+        )
     heard = [line.hears.DESCRIPTOR.full_name for line in decider.table]
     for twice in {one for one in heard if heard.count(one) > 1}:
         raise ContractError(where, f"hears {twice} in two lines", "Make one line of them.")
