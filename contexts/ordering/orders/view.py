@@ -11,13 +11,9 @@ from backbone.declare import Table
 
 def level_changed(rows: Table[Availability], level: StockLevelChanged) -> None:
     """A pool can promise what lies there and is not held."""
-    row = rows[level.sku]
-    row.sku = level.sku
-    row.available[level.pool_id] = level.on_hand - level.reserved
+    rows[level.sku].available[level.pool_id] = level.on_hand - level.reserved
 
 
 def listed(rows: Table[Price], price: PriceListed) -> None:
     """One costs this much from now on."""
-    row = rows[price.sku]
-    row.sku = price.sku
-    row.unit_price.CopyFrom(price.unit_price)
+    rows[price.sku].unit_price.CopyFrom(price.unit_price)

@@ -1,5 +1,5 @@
-"""What payments asks of the payment provider. Each function gives an outcome for a definite answer and raises for every other:
-what is raised is tried again, under the same key, until the command's `answer_by`."""
+"""What payments asks of its sibling risk and of the payment provider. Each function gives an outcome for a definite answer and raises
+for every other: what is raised is tried again, under the same key, until the command's `answer_by`."""
 
 from __future__ import annotations
 
@@ -7,22 +7,34 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import httpx
 import msgspec
 from google.type.money_pb2 import Money
 from retail.payments.effects.v1.payment_pb2 import (
+    AssessRisk,
     AuthorizeCard,
     CaptureCard,
     CardAuthorized,
     CardCaptured,
     CardRefused,
     CardVoided,
+    CommandGaveUp,
+    GivenUpCommand,
+    RiskAssessed,
     VoidCard,
 )
+from retail.payments.views.v1.risk_pb2 import GetCustomerHistoryRequest
 
+from backbone.adapters.grpc import AS_OF
+from backbone.positions import decode, to_proto
 from backbone.settings import Settings
+
+if TYPE_CHECKING:
+    from retail.payments.views.v1.risk_pb2_grpc import RiskViewServiceAsyncStub
+
+Command: TypeAlias = AssessRisk | AuthorizeCard | CaptureCard | VoidCard
 
 ANSWER_WITHIN_S = 10.0
 """Seconds for one whole exchange; httpx's own time-outs bound only the pause between two bytes."""
@@ -67,6 +79,32 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 Answer = TypeVar("Answer", Authorization, Captured, Refusal)
+
+
+GIVEN_UP: dict[type[Command], GivenUpCommand.ValueType] = {
+    AssessRisk: GivenUpCommand.GIVEN_UP_COMMAND_ASSESS_RISK,
+    AuthorizeCard: GivenUpCommand.GIVEN_UP_COMMAND_AUTHORIZE_CARD,
+    CaptureCard: GivenUpCommand.GIVEN_UP_COMMAND_CAPTURE_CARD,
+    VoidCard: GivenUpCommand.GIVEN_UP_COMMAND_VOID_CARD,
+}
+
+
+async def assess(risk: RiskViewServiceAsyncStub, command: AssessRisk) -> RiskAssessed:
+    """Ask our sibling what is known of a customer; the outcome records the answer and where the view stood."""
+    call = risk.GetCustomerHistory(GetCustomerHistoryRequest(customer_id=command.customer_id))
+    history = (await call).row
+    read_at = "".join(str(value) for name, value in await call.trailing_metadata() if name == AS_OF)
+    return RiskAssessed(
+        order_id=command.order_id,
+        authorized=history.authorized,
+        declined=history.declined,
+        read_at=to_proto(decode(read_at)),
+    )
+
+
+def gave_up(command: Command, last_error: str) -> CommandGaveUp:
+    """Nobody waits any longer for what a command asks; whether it was done is not known."""
+    return CommandGaveUp(order_id=command.order_id, command=GIVEN_UP[type(command)], last_error=last_error)
 
 
 @asynccontextmanager

@@ -18,7 +18,7 @@ from retail.payments.effects.v1.payment_pb2 import (
 from retail.payments.views.v1.risk_pb2_grpc import RiskViewServiceStub
 
 from backbone.declare import Decider, Effect, Service, command_id, happened_at, on, sibling
-from contexts.payments.payments import assess, decisions, effects, state
+from contexts.payments.payments import decisions, effects, state
 
 decider = Decider(
     state.Payment,
@@ -40,14 +40,14 @@ payments = Service(
     decider,
     Effect(
         sibling(RiskViewServiceStub),
-        on(AssessRisk, assess.assess),
-        gave_up=assess.gave_up,
+        on(AssessRisk, effects.assess),
+        gave_up=effects.gave_up,
     ),
     Effect(
         effects.connect,
         on(AuthorizeCard, effects.authorize, look_up=command_id),
         on(CaptureCard, effects.capture, look_up=command_id),
         on(VoidCard, effects.void, look_up=command_id),
-        gave_up=assess.gave_up,
+        gave_up=effects.gave_up,
     ),
 )
