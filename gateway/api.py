@@ -1,0 +1,69 @@
+"""The servers of the door: gRPC for programs, HTTP for everybody else, over the same use cases."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import cast
+
+import structlog
+from google.protobuf.message import Message
+from retail.gateway.views.v1.rows_pb2 import OrderRow, RequestRow
+
+from backbone.declare import Bound, Tail, View
+from backbone.errors import SettingsError
+from backbone.ports import Place
+from gateway import ids
+from gateway.awaiting import Waiters
+from gateway.following import Step, Views
+from gateway.orders import Orders
+
+log = structlog.get_logger()
+
+
+@asynccontextmanager
+async def serve(bound: Bound, *, requests: View[RequestRow], orders: View[OrderRow], answers: Tail) -> AsyncIterator[Mapping[str, str]]:
+    """Open both servers for as long as the context is held. Leaving it tells clients to go elsewhere, lets those who wait go with PENDING
+    and their handle, and then closes.
+
+    Yields:
+        The addresses: grpc (host:port) and http (URL).
+
+    Raises:
+        SettingsError: a port is taken, or the key of the order ids cannot be used.
+    """
+    # Both pull in a client library; a table that is only printed or checked needs neither.
+    from gateway import grpc_api, http_api
+
+    settings = bound.settings
+    if not settings.order_id_key_file:
+        raise SettingsError("ORDER_ID_KEY_FILE is not set: where lies the secret of the order ids? It is made there if it is missing")
+    waiters: Waiters[Step] = Waiters(settings.in_flight)
+    use_cases = Orders(
+        key=ids.secret_key(Path(settings.order_id_key_file)),
+        raise_=bound.raise_(),
+        views=Views(bound.reader(requests), bound.reader(orders)),
+        waiters=waiters,
+        answer_within=timedelta(seconds=settings.answer_within_s),
+        cluster_id=settings.cluster_id,
+        now=lambda: datetime.now(UTC),
+    )
+
+    def heard(events: Sequence[tuple[Message, Mapping[Place, int]]]) -> None:
+        for event, _ in events:
+            step = cast("Step", event)
+            waiters.heard(step.order_id, step)
+
+    log.warning("DEVELOPMENT MODE: the gateway believes whoever a caller says it is (metadata x-principal); keep it off open networks")
+    with bound.tail(answers, heard, waiters.look_again):
+        async with (
+            grpc_api.serving(use_cases, settings.host, settings.grpc_port, settings.in_flight) as programs,
+            http_api.serving(use_cases, settings.host, settings.http_port) as browsers,
+        ):
+            try:
+                yield {"grpc": programs.address, "http": browsers}
+            finally:
+                await programs.refuse_health()
+                waiters.close()

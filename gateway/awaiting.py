@@ -1,0 +1,135 @@
+"""Who waits for news of which order. Register first, then look, then wait: what is said in between is not missed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+from typing import Generic, TypeVar
+
+from backbone.errors import Overloaded, Unavailable
+
+News = TypeVar("News")
+
+# An order has fewer than ten events; who is further behind than this reads the view instead.
+BACKLOG = 32
+
+
+class Signal(Enum):
+    """What a waiter is told besides news."""
+
+    LOOK_AGAIN = "something may have been missed: the view knows"
+    SETTLED = "the log has acknowledged what was raised, or refused it"
+    CLOSING = "this door closes: no more news here"
+
+
+class Waiter(Generic[News]):
+    """One who waits for news of one order."""
+
+    __slots__ = ("_backlog", "_closing", "_sleeper")
+
+    def __init__(self) -> None:
+        self._backlog: deque[News | Signal] = deque()
+        self._closing = False
+        self._sleeper: asyncio.Future[None] | None = None
+
+    def tell(self, news: News | Signal) -> None:
+        """Hand over news; who has too much unread is told to look again instead."""
+        if news is Signal.CLOSING:
+            self._closing = True
+        elif len(self._backlog) < BACKLOG:
+            self._backlog.append(news)
+        else:
+            self._backlog.clear()
+            self._backlog.append(Signal.LOOK_AGAIN)
+        self._wake()
+
+    async def next(self, until: float) -> News | Signal | None:
+        """The oldest news not read yet; waits for it.
+
+        Args:
+            until: when to give up, on the event loop's clock.
+
+        Returns:
+            None if there was none in time; `Signal.CLOSING` from the moment the door closes.
+        """
+        if not self._backlog and not self._closing:
+            loop = asyncio.get_running_loop()
+            if until <= loop.time():
+                return None
+            self._sleeper = loop.create_future()
+            alarm = loop.call_at(until, self._wake)
+            try:
+                await self._sleeper
+            finally:
+                alarm.cancel()
+                self._sleeper = None
+        if self._backlog:
+            return self._backlog.popleft()
+        return Signal.CLOSING if self._closing else None
+
+    def _wake(self) -> None:
+        if self._sleeper is not None and not self._sleeper.done():
+            self._sleeper.set_result(None)
+
+
+class Waiters(Generic[News]):
+    """All who wait at this door; bounded.
+
+    Args:
+        limit: how many may wait at once.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._waiting: dict[str, set[Waiter[News]]] = {}
+        self._count = 0
+        self._closed = False
+
+    def __len__(self) -> int:
+        return self._count
+
+    @contextmanager
+    def waiter(self, order_id: str) -> Iterator[Waiter[News]]:
+        """Wait for news of an order, until the context is left, however it is left.
+
+        Raises:
+            Overloaded: too many wait already.
+            Unavailable: this door closes.
+        """
+        if self._closed:
+            raise Unavailable("this gateway stops; another one answers")
+        if self._count >= self._limit:
+            raise Overloaded(f"{self._limit} calls are under way already")
+        waiter: Waiter[News] = Waiter()
+        self._waiting.setdefault(order_id, set()).add(waiter)
+        self._count += 1
+        try:
+            yield waiter
+        finally:
+            self._count -= 1
+            others = self._waiting[order_id]
+            others.discard(waiter)
+            if not others:
+                del self._waiting[order_id]
+
+    def heard(self, order_id: str, news: News) -> None:
+        """Tell all who wait for this order."""
+        for waiter in self._waiting.get(order_id, ()):
+            waiter.tell(news)
+
+    def look_again(self) -> None:
+        """Tell everybody that something may have been missed."""
+        self._tell_all(Signal.LOOK_AGAIN)
+
+    def close(self) -> None:
+        """Tell everybody to go with what they know, and let nobody in any more."""
+        self._closed = True
+        self._tell_all(Signal.CLOSING)
+
+    def _tell_all(self, signal: Signal) -> None:
+        for waiters in self._waiting.values():
+            for waiter in waiters:
+                waiter.tell(signal)

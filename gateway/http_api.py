@@ -1,0 +1,129 @@
+"""The door for browsers and curl: the same API as Connect (JSON or protobuf over plain HTTP)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, aclosing
+from typing import Any, TypeVar
+
+import structlog
+from connectrpc.code import Code
+from connectrpc.compat import google_protobuf_codecs
+from connectrpc.errors import ConnectError, ErrorDetail
+from connectrpc.request import RequestContext
+from google.protobuf.json_format import ParseError
+from google.protobuf.message import DecodeError, Message
+from google.rpc import code_pb2
+from protobuf.wkt import Any as AnyMessage
+from retail.gateway.v1 import order_service_pb2 as api
+from retail.gateway.v1.order_service_connect import OrderServiceASGIApplication
+
+from backbone.errors import BackboneError
+from backbone.run import http_server
+from gateway import requests
+from gateway.orders import Orders
+from gateway.refusals import Refusal, refusal_of
+
+# Above this the library itself refuses; below, we say what is wrong.
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+
+Request = TypeVar("Request", bound=Message)
+Response = TypeVar("Response", bound=Message)
+Context = RequestContext[Any, Any]
+
+log = structlog.get_logger()
+
+
+def serving(orders: Orders, host: str, port: int) -> AbstractAsyncContextManager[str]:
+    """An HTTP server for as long as the context is held; it yields its URL.
+
+    Args:
+        port: 0 takes a free one.
+
+    Raises:
+        SettingsError: the port is taken.
+    """
+    codecs = [Checked(codec) for codec in google_protobuf_codecs()]
+    app = OrderServiceASGIApplication(Browsers(orders), read_max_bytes=MAX_MESSAGE_BYTES, codecs=codecs)
+    return http_server(app, host, port)
+
+
+class Checked:
+    """A codec that tells the client in our words what is wrong with its bytes."""
+
+    def __init__(self, codec: Any) -> None:
+        self._codec = codec
+
+    def name(self) -> str:
+        """The content type it stands for."""
+        return str(self._codec.name())
+
+    def encode(self, message: Message) -> bytes:
+        """The bytes of a response."""
+        return bytes(self._codec.encode(message))
+
+    def decode(self, data: bytes | bytearray, message_class: type[Request]) -> Request:
+        """A request from its bytes."""
+        try:
+            requests.check_size(message_class, len(data))
+            return self._codec.decode(data, message_class)  # type: ignore[no-any-return]
+        except (DecodeError, ParseError, UnicodeDecodeError, RecursionError) as error:
+            why = str(error) if isinstance(error, ParseError) else "text must be UTF-8"
+            raise _told(requests.unreadable(message_class, why)) from error
+        except Refusal as refusal:
+            raise _told(refusal) from refusal
+
+
+class Browsers:
+    """The service as connectrpc wants it."""
+
+    def __init__(self, orders: Orders) -> None:
+        self._orders = orders
+
+    async def place_order(self, request: api.PlaceOrderRequest, ctx: Context, /) -> api.PlaceOrderResponse:
+        return await _answer(self._orders.place, request, ctx)
+
+    async def await_order(self, request: api.AwaitOrderRequest, ctx: Context, /) -> api.AwaitOrderResponse:
+        return await _answer(self._orders.await_, request, ctx)
+
+    async def watch_order(self, request: api.WatchOrderRequest, ctx: Context, /) -> AsyncIterator[api.WatchOrderResponse]:
+        try:
+            async with aclosing(self._orders.watch(_entered(request, ctx), request)) as steps:
+                async for step in steps:
+                    yield step
+        except (Refusal, BackboneError) as error:
+            raise _told(error) from error
+
+    async def get_order(self, request: api.GetOrderRequest, ctx: Context, /) -> api.GetOrderResponse:
+        return await _answer(self._orders.get, request, ctx)
+
+    async def list_orders(self, request: api.ListOrdersRequest, ctx: Context, /) -> api.ListOrdersResponse:
+        return await _answer(self._orders.list_, request, ctx)
+
+    async def cancel_order(self, request: api.CancelOrderRequest, ctx: Context, /) -> api.CancelOrderResponse:
+        return await _answer(self._orders.cancel, request, ctx)
+
+
+async def _answer(answer: Callable[[requests.Caller, Request], Awaitable[Response]], request: Request, ctx: Context) -> Response:
+    try:
+        return await answer(_entered(request, ctx), request)
+    except (Refusal, BackboneError) as error:
+        raise _told(error) from error
+
+
+def _entered(request: Message, ctx: Context) -> requests.Caller:
+    time_left_s = None if ctx.timeout_ms is None else ctx.timeout_ms / 1000
+    caller = requests.caller_of(ctx.request_headers, time_left_s)
+    requests.check(request)
+    return caller
+
+
+def _told(error: Refusal | BackboneError) -> ConnectError:
+    refusal = error if isinstance(error, Refusal) else refusal_of(error)
+    if refusal.reason == "DEFECT":
+        log.error("defect", error=str(error), exc_info=error)
+    details = [
+        ErrorDetail(AnyMessage(type_url=f"type.googleapis.com/{detail.DESCRIPTOR.full_name}", value=detail.SerializeToString()))
+        for detail in refusal.details()
+    ]
+    return ConnectError(Code(code_pb2.Code.Name(refusal.code).lower()), refusal.text, details)
