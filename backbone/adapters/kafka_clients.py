@@ -156,6 +156,7 @@ def transaction_options(settings: Settings, transactional_id: str) -> Options:
         "transactional.id": transactional_id,
         "transaction.timeout.ms": timeout_ms,
         "delivery.timeout.ms": timeout_ms,
+        "socket.timeout.ms": timeout_ms,
         # commits back to back are refused once and tried again after this: 91 ms per commit at the default of 100, 3 ms at 1
         "retry.backoff.ms": 1,
     }
