@@ -1,0 +1,119 @@
+"""Reads the whole log as it stands: everything committed, from the first record to the end seen now."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from laws.entries import WRAPPERS, Entry, Place, take_apart
+
+ANSWERS_WITHIN_S = 10.0
+STALLS_AFTER_S = 40.0
+"""Longest silence of a partition that is not read to its end: an open transaction is aborted after 10 s, its markers 10 s later."""
+BATCH = 500
+PRIVATE = (".commands", ".outcomes", ".ticks", ".quarantine")
+"""Private topics that causes, open work and set-aside records are looked up in."""
+
+
+class Unreadable(Exception):
+    """The log cannot be read to its end now."""
+
+
+def read(bootstrap: str, *, since: Mapping[tuple[str, int], int] | None = None) -> Iterator[Entry]:
+    """Every committed record of all `retail.*` topics and of the private ones that tell causes and open work.
+
+    One topic after the other, primaries first, so that no more than a batch is held.
+
+    Args:
+        bootstrap: where Kafka answers.
+        since: offsets to start at, by topic and partition; the first record where none is given.
+
+    Raises:
+        Unreadable: Kafka does not answer, a topic has no contract here, or a partition does not end.
+    """
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": "laws",
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "error",
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+            "check.crcs": True,
+            "allow.auto.create.topics": False,
+            "fetch.queue.backoff.ms": 5,
+        }
+    )
+    try:
+        found = sorted(consumer.list_topics(timeout=ANSWERS_WITHIN_S).topics)
+        foreign = [name for name in found if name.startswith("retail.") and name not in WRAPPERS]
+        if foreign:
+            raise Unreadable(f"topic {foreign[0]} has no contract here: run the laws of the same checkout as the shop")
+        public = sorted((name for name in found if name in WRAPPERS), key=lambda name: bool(WRAPPERS[name].copy_of))
+        private = [name for name in found if name.startswith("private.") and name.endswith(PRIVATE)]
+        stops = ends(bootstrap, (*public, *private))
+        for topic in (*public, *private):
+            yield from _topic(consumer, topic, {place: stop for place, stop in stops.items() if place[0] == topic}, since or {})
+    except KafkaException as error:
+        raise Unreadable(f"Kafka at {bootstrap} cannot be read: {error}") from error
+    finally:
+        consumer.close()
+
+
+def ends(bootstrap: str, topics: Sequence[str]) -> dict[tuple[str, int], int]:
+    """Offsets after the last record, committed or not, of every partition of these topics.
+
+    Raises:
+        Unreadable: Kafka does not answer.
+    """
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "laws", "isolation.level": "read_uncommitted"})
+    try:
+        found = consumer.list_topics(timeout=ANSWERS_WITHIN_S).topics
+        return {
+            (topic, partition): consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=ANSWERS_WITHIN_S)[1]
+            for topic in topics
+            if topic in found
+            for partition in found[topic].partitions
+        }
+    except KafkaException as error:
+        raise Unreadable(f"Kafka at {bootstrap} does not answer: {error}") from error
+    finally:
+        consumer.close()
+
+
+def _topic(consumer: Consumer, topic: str, stops: Mapping[tuple[str, int], int], since: Mapping[tuple[str, int], int]) -> Iterator[Entry]:
+    unread: dict[int, int] = {}
+    starts: list[TopicPartition] = []
+    for place, stop in stops.items():
+        low, _ = consumer.get_watermark_offsets(TopicPartition(*place), timeout=ANSWERS_WITHIN_S)
+        start = max(low, since.get(place, low))
+        if start < stop:
+            unread[place[1]] = stop
+            starts.append(TopicPartition(*place, start))
+    if not unread:
+        return
+    consumer.assign(starts)
+    deadline = time.monotonic() + STALLS_AFTER_S
+    while unread:
+        polled = consumer.poll(0.1)
+        if time.monotonic() > deadline:
+            left = ", ".join(f"{topic}/{partition}@{stop}" for partition, stop in sorted(unread.items()))
+            raise Unreadable(f"nothing comes before {left} for {STALLS_AFTER_S:.0f} s: is a transaction open?")
+        for message in () if polled is None else (polled, *consumer.consume(BATCH, 0)):
+            error, partition, offset = message.error(), message.partition(), message.offset()
+            if error is not None and error.code() != KafkaError._PARTITION_EOF:
+                if error.retriable() or error.code() in (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN):
+                    continue
+                raise Unreadable(f"{topic} cannot be read: {error}")
+            if partition not in unread or offset is None:
+                continue
+            deadline = time.monotonic() + STALLS_AFTER_S
+            if error is None and offset < unread[partition]:
+                yield take_apart(Place(topic, partition, offset), message.key(), message.value())
+            # A marker or an aborted record may be the last one: then only the end of the partition tells.
+            if offset + (error is None) >= unread[partition]:
+                del unread[partition]
+    consumer.unassign()
