@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-import protovalidate
 import structlog
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -44,6 +43,7 @@ from backbone.loops.set_aside import SetAside
 from backbone.loops.snapshots import PARKED, POSITIONS, Held, Snapshots
 from backbone.ports import Consumer, Log, Place, Record, Rows
 from backbone.positions import from_proto, to_proto
+from backbone.rules import BreaksRules, check
 from backbone.settings import Settings
 from backbone.v1.meta_pb2 import Meta
 from backbone.v1.private_pb2 import (
@@ -134,7 +134,8 @@ class Staged:
     parked: dict[tuple[int, str], Parked] = field(default_factory=dict)
     positions: dict[Place, int] = field(default_factory=dict)
     ticked: list[tuple[int, str, datetime]] = field(default_factory=list)
-    events: int = 0
+    decided: int = 0
+    said: int = 0
 
 
 class Decide:
@@ -162,7 +163,6 @@ class Decide:
         self._set_aside = SetAside(service.name, settings.build)
         self._state_topic = service.private("state")
         self._tick_topic = service.private("ticks")
-        self._validate = protovalidate.Validator().validate
         self._repartition_topic = service.private("repartition")
         self._topics = {topic.name: topic for topic in (*self._resolved.inputs, *self._resolved.repartitioned)}
         self._inputs = sorted(
@@ -387,13 +387,13 @@ class Decide:
             came.line = lines.get(decoded.number)
             if came.line is not None:
                 if not topic.private:
-                    self._validate(decoded.event)
+                    check(decoded.event)
                 came.wanted = self._looking_up.wanted(came.line, decoded.event)
         except Undecodable as error:
             came.wrong = (QUARANTINE_REASON_UNDECODABLE, str(error))
         except UnknownEvent as error:
             came.wrong = (QUARANTINE_REASON_UNKNOWN_EVENT, str(error))
-        except protovalidate.ValidationError as error:
+        except BreaksRules as error:
             came.wrong = (QUARANTINE_REASON_INVALID, str(error))
         return came
 
@@ -444,6 +444,7 @@ class Decide:
                 self._hold_back(partition, one, str(error))
                 continue
             staged.positions[one.record.topic, partition.number] = one.record.offset + 1
+            staged.decided += 1
 
     def _hold_back(self, partition: Partition, came: Came, reason: str) -> None:
         partition.held_back.append(came)
@@ -492,7 +493,7 @@ class Decide:
         if out:
             staged.out.extend(out)
             staged.held[at] = after
-            staged.events += len(out)
+            staged.said += len(out)
 
     def _say(
         self, partition: Partition, came: Came, held: Held, looked_up: Sequence[Any], observed: Sequence[Any]
@@ -522,7 +523,7 @@ class Decide:
                 value = encode(way.number, raw, said.meta(index, 0))
                 out.append(Out(way.topic.name, entry_key(came.key, said.id(index)), value, partition.number))
                 continue
-            self._validate(message)
+            check(message)
             sequence += 1
             value = encode(way.number, raw, said.meta(index, sequence))
             out.append(Out(way.topic.name, came.key.encode(), value))
@@ -610,6 +611,8 @@ class Decide:
         if not staged.out:
             for (topic, number), offset in staged.positions.items():
                 self._partitions[number].positions[topic] = offset
+            self.decided += staged.decided
+            staged.decided = 0
             if not staged.positions or now - self._idle_since < IDLE_COMMIT_S:
                 return False
         self._idle_since = now
@@ -651,8 +654,8 @@ class Decide:
             partition = self._partitions[number]
             partition.ticking.pop(key, None)
             partition.ticked[key] = due
-        self.decided += len(staged.positions)
-        self.said += staged.events
+        self.decided += staged.decided
+        self.said += staged.said
 
 
 class _Way(NamedTuple):
