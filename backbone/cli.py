@@ -7,16 +7,25 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from backbone.errors import BackboneError
 from backbone.operations.checkout import Checkout, find_checkout
 
+if TYPE_CHECKING:
+    from backbone.adapters.kafka import KafkaLog
+    from backbone.operations.decoding import Decoder
+    from backbone.settings import Settings
+
 TROUBLE = 1
+QUIET_S = 2.0
+"""What takes longer than this tells how far it is."""
 
 with_json = click.option("--json", "as_json", is_flag=True, help="For programs.")
 
@@ -118,6 +127,161 @@ def apply(checkout: Checkout, as_json: bool) -> None:
     found = operation.apply(checkout.platform(), checkout.settings())
     say_plan(found, as_json=as_json)
     sys.exit(0 if found.fits else TROUBLE)
+
+
+@main.command()
+@click.argument("order", required=False)
+@click.option("--last", is_flag=True, help="The conversation that came in last.")
+@with_json
+@click.pass_obj
+def story(checkout: Checkout, order: str | None, last: bool, as_json: bool) -> None:
+    """Tell the story of ORDER: each event, command, outcome and tick behind what caused it.
+
+    ORDER is the id of an order, or the beginning of it; any other correlation id will do. The whole log is read once.
+    """
+    if bool(order) == last:
+        raise click.UsageError("give the id of an order, or --last")
+    from backbone.operations import story as operation
+
+    with looking(checkout) as (log, decoder, settings):
+        wanted = order or operation.last(log, decoder, settings, door_topics(checkout))
+        with progress("reading the log") as report:
+            told = operation.find(log, decoder, settings, wanted, report)
+    if as_json:
+        say_json(told.to_dict())
+    elif sys.stdout.isatty():
+        from backbone.operations.story_tree import tree
+
+        stdout().print(tree(told))
+    else:
+        say_lines(operation.lines(told))
+
+
+@main.command()
+@click.argument("what", required=False, default="")
+@click.option("--from-beginning", is_flag=True, help="Begin with all that lies in the log already.")
+@click.option("--seconds", type=click.FloatRange(min=0), help="Stop after so many seconds.")
+@click.pass_obj
+def tail(checkout: Checkout, what: str, from_beginning: bool, seconds: float | None) -> None:
+    """Show what is said while you watch, decoded, until Ctrl-C.
+
+    WHAT is a topic, a part of the names of several, or the id of an order (or its beginning); everything if it is left out.
+    """
+    from backbone.operations import tail as operation
+
+    with looking(checkout) as (log, decoder, settings):
+        places, conversation = operation.places(decoder, log, settings, what)
+        since = log.starts(places) if from_beginning else log.high_watermarks(places)
+        topics_heard = len({topic for topic, _ in places})
+        of = f" of conversations that begin with {conversation}" if conversation else ""
+        click.echo(f"listening to {topics_heard} topics{of}; Ctrl-C stops", err=True)
+        try:
+            for entry in operation.follow(log, decoder, since, conversation, seconds):
+                click.echo(operation.line(entry))
+        except KeyboardInterrupt:
+            return
+
+
+@main.group()
+def quarantine() -> None:
+    """Records that were set aside because they could not be decoded, decided or folded."""
+
+
+@quarantine.command("list")
+@with_json
+@click.pass_obj
+def list_(checkout: Checkout, as_json: bool) -> None:
+    """List all that was set aside, oldest first. Exit code 1 if there is something."""
+    from backbone.operations import quarantine as operation
+    from backbone.operations.decoding import reason_name
+
+    with looking(checkout) as (log, decoder, settings), progress("reading quarantine") as report:
+        found = operation.read(log, decoder, settings, report)
+    if as_json:
+        say_json([aside.to_dict() for aside in found])
+    else:
+        for aside in found:
+            detail = aside.quarantined.detail
+            click.echo(f"{aside.at:%Y-%m-%d %H:%M:%S}  {aside.name}  {reason_name(aside.quarantined.reason)}  {aside.origin}  {detail}")
+        click.echo(f"{len(found)} records in quarantine" + ("; `backbone quarantine show NAME` tells all of one" if found else ""))
+    sys.exit(TROUBLE if found else 0)
+
+
+@quarantine.command()
+@click.argument("name")
+@with_json
+@click.pass_obj
+def show(checkout: Checkout, name: str, as_json: bool) -> None:
+    """Show one record: what it says, its raw bytes, why it was set aside and where that was raised.
+
+    NAME is <context>.<service>/<partition>@<offset> as `list` shows it, or the coordinate the record was read from.
+    """
+    from backbone.operations import quarantine as operation
+
+    with looking(checkout) as (log, decoder, settings), progress("reading quarantine") as report:
+        aside = operation.one(operation.read(log, decoder, settings, report), name)
+    say_json(aside.to_dict()) if as_json else say_lines(operation.lines(aside))
+
+
+@contextmanager
+def looking(checkout: Checkout) -> Iterator[tuple[KafkaLog, Decoder, Settings]]:
+    """The log of the running stack, and how to understand it."""
+    from backbone.adapters.kafka import KafkaLog
+    from backbone.operations.decoding import Decoder
+
+    decoder = Decoder.of(checkout.platform())
+    settings = checkout.settings()
+    log = KafkaLog(settings)
+    try:
+        yield log, decoder, settings
+    finally:
+        log.close()
+
+
+def door_topics(checkout: Checkout) -> list[str]:
+    """The topics in which conversations begin: those of the gateway, or of everybody if there is none."""
+    from backbone.topology import topology as derive
+
+    platform = checkout.platform()
+    nodes = derive(platform.gateway or platform).topics
+    return [node.name for node in nodes if node.purpose == "events"]
+
+
+@contextmanager
+def progress(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on the terminal; one line every few seconds elsewhere. Shown only if it takes longer than two seconds."""
+    began = said_at = time.monotonic()
+    bar: Any = None
+
+    def report(done: int, total: int) -> None:
+        nonlocal bar, said_at
+        now = time.monotonic()
+        if now - began < QUIET_S:
+            return
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import Progress
+
+            if bar is None:
+                bar = Progress(console=Console(stderr=True), transient=True)
+                bar.start()
+                bar.add_task(title, total=total)
+            bar.update(bar.task_ids[0], completed=done, total=total)
+        elif now - said_at > QUIET_S:
+            said_at = now
+            click.echo(f"{title}: {done} of {total}", err=True)
+
+    try:
+        yield report
+    finally:
+        if bar is not None:
+            bar.stop()
+
+
+def say_lines(lines: Iterable[str]) -> None:
+    """Print lines."""
+    for line in lines:
+        click.echo(line)
 
 
 def say_plan(found: Any, *, as_json: bool) -> None:

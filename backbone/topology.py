@@ -254,7 +254,7 @@ def _private_purposes(service: ResolvedService) -> Iterable[str]:
         "ticks": service.decider is not None and service.decider.decider.deadline is not None,
         "cursor": polls,
         "repartition": service.decider is not None and bool(service.decider.repartitioned),
-        "quarantine": reads or (intake is not None and intake.source is not None),
+        "quarantine": reads,
     }
     return (purpose for purpose in PRIVATE_PURPOSES if needed[purpose])
 

@@ -48,7 +48,7 @@ class Plan:
     Attributes:
         wanted: every topic of the platform.
         missing: those that do not exist.
-        repartitioned: those with another number of partitions, with that number.
+        resized: those with another number of partitions, with that number.
         differences: settings that differ.
         foreign: topics under the platform's prefixes that it does not know.
         made: names of the topics that were made.
@@ -57,7 +57,7 @@ class Plan:
     partitions: int
     wanted: tuple[TopicSpec, ...]
     missing: tuple[TopicSpec, ...] = ()
-    repartitioned: tuple[tuple[str, int], ...] = ()
+    resized: tuple[tuple[str, int], ...] = ()
     differences: tuple[Difference, ...] = ()
     foreign: tuple[str, ...] = ()
     made: tuple[str, ...] = ()
@@ -65,13 +65,13 @@ class Plan:
     @property
     def fits(self) -> bool:
         """Whether the platform can run on this cluster as it should."""
-        return not (self.missing or self.repartitioned or self.differences)
+        return not (self.missing or self.resized or self.differences)
 
     def __str__(self) -> str:
         words = [f"{len(self.wanted)} of {self.partitions} partitions each"]
         words += [f"{len(self.made)} made" if self.made else ""]
         words += [f"{len(self.missing)} missing" if self.missing else ""]
-        words += [f"{len(self.repartitioned)} with another number of partitions" if self.repartitioned else ""]
+        words += [f"{len(self.resized)} with another number of partitions" if self.resized else ""]
         words += [f"{len(self.differences)} settings differ" if self.differences else ""]
         return ", ".join(filter(None, words))
 
@@ -79,7 +79,7 @@ class Plan:
         """One sentence for everything that is not as it should be."""
         return [
             *(f"{spec.name}: missing ({spec.config['cleanup.policy']})" for spec in self.missing),
-            *(f"{name}: has {found} partitions, should have {self.partitions}" for name, found in self.repartitioned),
+            *(f"{name}: has {found} partitions, should have {self.partitions}" for name, found in self.resized),
             *map(str, self.differences),
         ]
 
@@ -89,7 +89,7 @@ class Plan:
             "partitions": self.partitions,
             "topics": len(self.wanted),
             "missing": [spec.name for spec in self.missing],
-            "repartitioned": dict(self.repartitioned),
+            "resized": dict(self.resized),
             "differences": [{"topic": d.topic, "setting": d.setting, "wanted": d.wanted, "found": d.found} for d in self.differences],
             "foreign": list(self.foreign),
             "made": list(self.made),
@@ -117,7 +117,7 @@ def compare(wanted: Sequence[TopicSpec], found: Mapping[str, TopicSpec], partiti
         partitions=partitions,
         wanted=tuple(wanted),
         missing=tuple(spec for spec in wanted if spec.name not in found),
-        repartitioned=tuple((spec.name, has.partitions) for spec, has in there if has.partitions != spec.partitions),
+        resized=tuple((spec.name, has.partitions) for spec, has in there if has.partitions != spec.partitions),
         differences=tuple(
             Difference(spec.name, setting, value, has.config.get(setting))
             for spec, has in there
@@ -162,7 +162,7 @@ def apply(declared: Platform | Context | Topology, settings: Settings, admin: Ad
     """
     asked = admin or KafkaAdmin(settings)
     before = plan(declared, settings, asked)
-    for name, found in before.repartitioned:
+    for name, found in before.resized:
         raise ContractError(
             f"topic {name}",
             f"has {found} partitions on this cluster, the platform has {settings.partitions}",
