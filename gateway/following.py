@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+import math
 from typing import TypeAlias
 
 import structlog
@@ -19,7 +19,7 @@ from retail.ordering.v1.order_pb2 import (
 )
 
 from backbone.declare import Reader
-from backbone.errors import Unavailable
+from backbone.errors import DataLoss, Unavailable
 from gateway import view
 from gateway.awaiting import Signal, Waiter
 
@@ -27,6 +27,8 @@ Step: TypeAlias = OrderValidated | OrderReserved | OrderPaid | OrderConfirmed | 
 
 # A read of two rows takes a millisecond; a Redis that takes this long is down.
 LOOK_S = 0.5
+# After a look that failed nobody looks for so long who can do without.
+REST_S = 1.0
 # The last look before PENDING: what the client still waits for is the way back.
 LAST_LOOK_S = 0.1
 # While somebody waits, the view is looked at again after this and then after twice as long each time: an answer that was given before
@@ -36,12 +38,18 @@ AGAIN_S = 0.5
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True)
 class Views:
     """The gateway's own views."""
 
-    requests: Reader[RequestRow]
-    orders: Reader[OrderRow]
+    def __init__(self, requests: Reader[RequestRow], orders: Reader[OrderRow]) -> None:
+        self._requests = requests
+        self._orders = orders
+        self._rest_until = -math.inf
+
+    @property
+    def resting(self) -> bool:
+        """Whether the last look failed, a moment ago."""
+        return asyncio.get_running_loop().time() < self._rest_until
 
     async def find(self, order_id: str, within_s: float = LOOK_S) -> tuple[RequestRow | None, OrderRow | None]:
         """Both rows of an order.
@@ -51,9 +59,12 @@ class Views:
         """
         try:
             async with asyncio.timeout(within_s):
-                return await self.requests.get(order_id), await self.orders.get(order_id)
-        except TimeoutError:
-            raise Unavailable("the gateway's views do not answer") from None
+                found = await self._requests.get(order_id), await self._orders.get(order_id)
+        except (TimeoutError, Unavailable) as error:
+            self._rest_until = asyncio.get_running_loop().time() + REST_S
+            raise Unavailable(str(error) or "the gateway's views do not answer") from error
+        self._rest_until = -math.inf
+        return found
 
     async def newest(self, customer_id: str, limit: int) -> list[tuple[RequestRow, OrderRow | None]]:
         """A customer's newest orders, newest first.
@@ -63,8 +74,8 @@ class Views:
         """
         try:
             async with asyncio.timeout(LOOK_S):
-                requests = await self.requests.newest(view.NEWEST, customer_id, limit)
-                orders = await self.orders.get_many([request.order_id for request in requests])
+                requests = await self._requests.newest(view.NEWEST, customer_id, limit)
+                orders = await self._orders.get_many([request.order_id for request in requests])
         except TimeoutError:
             raise Unavailable("the gateway's views do not answer") from None
         return [(request, orders.get(request.order_id)) for request in requests]
@@ -124,9 +135,11 @@ class Following:
 
     async def look_if_possible(self, within_s: float = LOOK_S) -> None:
         """Learn what the views know, or go on without: the answer comes by listening too."""
+        if self._views.resting:
+            return
         try:
             await self.look(within_s)
-        except Unavailable as error:
+        except (Unavailable, DataLoss) as error:
             log.warning("views unavailable, listening only", order_id=self.order_id, error=str(error))
 
     async def more(self, until: float) -> bool:

@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 from google.rpc import code_pb2
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 
-from backbone.errors import BackboneError, Overloaded, Unavailable
+from backbone.errors import BackboneError, DataLoss, Overloaded, Unavailable, WorkerEnded
 
 DOMAIN = "gateway.retail"
 
@@ -97,9 +97,13 @@ def interrupted() -> Refusal:
 
 
 def refusal_of(error: BackboneError) -> Refusal:
-    """What a client is told about an error of ours; only for errors that say that nothing was done."""
+    """What a client is told about an error of ours. Every one of them says that nothing was done; `Unconfirmed` does not get here."""
     if isinstance(error, Overloaded):
         return Refusal(code_pb2.RESOURCE_EXHAUSTED, "OVERLOADED", str(error), retry_after_s=error.retry_after_s)
     if isinstance(error, Unavailable):
         return Refusal(code_pb2.UNAVAILABLE, "UNAVAILABLE", str(error), retry_after_s=error.retry_after_s)
+    if isinstance(error, WorkerEnded):
+        return Refusal(code_pb2.UNAVAILABLE, "RESTARTING", "this gateway starts again", retry_after_s=2.0)
+    if isinstance(error, DataLoss):
+        return Refusal(code_pb2.DATA_LOSS, "DAMAGED", "what is known of this order is damaged; it is being mended")
     return Refusal(code_pb2.INTERNAL, "DEFECT", "a defect of ours; it is in our log")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 from google.protobuf.message import Message
 from google.type.money_pb2 import Money
-from retail.gateway.v1.order_request_pb2 import OrderRequested
+from retail.gateway.v1.order_request_pb2 import OrderRequested, RequestedLine
 from retail.gateway.views.v1.rows_pb2 import OrderRow, OrderStanding, RequestRow
 from retail.ordering.v1.order_pb2 import (
     OrderCancellationRefused,
@@ -21,30 +21,14 @@ from retail.ordering.v1.order_pb2 import (
 )
 
 from backbone.declare import Table
+from backbone.money import minor_units, money_of
 
-NANOS_PER_MINOR = 10_000_000
-MINOR_PER_UNIT = 100
 NEWEST = "newest"
 
 
-class Line(Protocol):
-    """One line of an order, in whichever contract."""
-
-    @property
-    def quantity(self) -> int: ...
-    @property
-    def unit_price(self) -> Money: ...
-
-
-def total(lines: Iterable[Line]) -> Money:
-    """Sum of the lines; the contract bounds them so that it fits."""
-    minor, currency = 0, ""
-    for line in lines:
-        price = line.unit_price
-        minor += line.quantity * (price.units * MINOR_PER_UNIT + price.nanos // NANOS_PER_MINOR)
-        currency = price.currency_code
-    units, rest = divmod(minor, MINOR_PER_UNIT)
-    return Money(currency_code=currency, units=units, nanos=rest * NANOS_PER_MINOR)
+def total(lines: Sequence[RequestedLine]) -> Money:
+    """Sum of the lines; their contract bounds them so that it fits, and has one currency in all of them."""
+    return money_of(sum(line.quantity * minor_units(line.unit_price) for line in lines), lines[0].unit_price.currency_code)
 
 
 def requested(rows: Table[RequestRow], event: OrderRequested, at: datetime | None = None) -> None:
