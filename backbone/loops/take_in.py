@@ -14,7 +14,7 @@ import structlog
 from google.protobuf.message import Message
 
 from backbone import envelope
-from backbone.contract import ResolvedService, Topic, primary_of
+from backbone.contract import ResolvedService, Topic
 from backbone.declare import Intake, Unreadable
 from backbone.errors import DeclarationError, SettingsError, WorkerEnded
 from backbone.loops.own_thread import OwnThread
@@ -53,12 +53,10 @@ class _Raised:
         Raises:
             DeclarationError: the service does not raise such events.
         """
-        topic = primary_of(type(event))
-        if topic not in self._service.raises:
-            raise DeclarationError(
-                f"{self._service.name} raises {type(event).__name__} of {topic.name}; name it in its Intake, if it is its writer"
-            )
-        return topic
+        for topic in self._service.raises:
+            if topic.number(type(event)) is not None:
+                return topic
+        raise DeclarationError(f"{self._service.name} does not raise {type(event).__name__}; name it in its Intake, if it is its writer")
 
     def encoded(self, topic: Topic, event: Message, *, request_id: str, correlation_id: str, traceparent: str = "") -> bytes:
         """The value of its record."""
