@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from backbone.local.kafka import Kafka
+from backbone.local.kafka import Kafka, prepare
 from backbone.local.valkey import Valkey
 from tests.containers import kafka_in_container, require_docker, valkey_in_container
 
@@ -33,6 +33,7 @@ def scratch(prefix: str) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def kafka() -> Iterator[Kafka]:
     """The embedded broker of this run; tests share it, so they take topic and group names from `unique`."""
+    prepare()
     with scratch("kafka") as folder, Kafka(folder) as broker:
         yield broker
 

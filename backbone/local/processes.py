@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -265,15 +266,32 @@ def _answers(url: str) -> bool:
         return False
 
 
-def stop_all(processes: Sequence[Process], within: float = STOP_S, announce: Announce = print) -> None:
-    """Stops them side by side: SIGTERM, then SIGKILL for those that still run after `within` seconds, announced."""
+def _never() -> bool:
+    return False
+
+
+def stop_all(
+    processes: Sequence[Process],
+    within: float = STOP_S,
+    announce: Announce = print,
+    hurry: Callable[[], bool] = _never,
+) -> None:
+    """Stops them side by side: SIGTERM, then SIGKILL for those that still run after `within` seconds, announced.
+
+    As soon as `hurry` returns true, what still runs gets SIGKILL at once.
+    """
     for process in processes:
         process.terminate()
     deadline = time.monotonic() + within
-    stubborn = [process for process in processes if not process.wait(max(0.0, deadline - time.monotonic()))]
-    for process in stubborn:
-        announce(f"{process.name} did not end within {within:.0f} s of SIGTERM: killing process {process.pid}")
-    kill_all(stubborn)
+    running = list(processes)
+    while running and time.monotonic() < deadline and not hurry():
+        running = [process for process in running if process.poll() is None]
+        time.sleep(0.02)
+    running = [process for process in running if process.poll() is None]
+    for process in running:
+        why = "interrupted again" if hurry() else f"{process.name} did not end within {within:.0f} s of SIGTERM"
+        announce(f"{why}: killing {process.name}, process {process.pid}")
+    kill_all(running)
 
 
 def kill_all(processes: Sequence[Process]) -> None:
@@ -356,7 +374,7 @@ class Supervisor:
         backoff: seconds before the first and before any later restart, doubled each time.
         """
         self._folder = folder
-        self._announce = announce
+        self._announce_to = announce
         self._ends = ends
         self._window = window
         self._backoff = backoff
@@ -400,12 +418,18 @@ class Supervisor:
             self._watcher = threading.Thread(target=self._watch, name="supervisor", daemon=True)
             self._watcher.start()
 
-    def stop(self, names: Iterable[str] | None = None, within: float = STOP_S) -> None:
+    def stop(
+        self,
+        names: Iterable[str] | None = None,
+        within: float = STOP_S,
+        hurry: Callable[[], bool] = _never,
+    ) -> None:
         """Stops these processes (all of them if None) for good: SIGTERM, and SIGKILL after `within` seconds, announced.
 
-        They keep their slot; `resume` starts them again.
+        As soon as `hurry` returns true, what still runs gets SIGKILL at once. All keep their slot; `resume` starts them
+        again.
         """
-        stop_all([slot.process for slot in self._unwatch(names)], within, self._announce)
+        stop_all([slot.process for slot in self._unwatch(names)], within, self._announce, hurry)
 
     def kill(self, names: Iterable[str] | None = None) -> None:
         """Ends these processes (all of them if None) for good, at once."""
@@ -449,6 +473,10 @@ class Supervisor:
         self._closing.set()
         if self._watcher is not None:
             self._watcher.join(timeout=30.0)
+
+    def _announce(self, line: str) -> None:
+        with suppress(OSError, ValueError):  # a closed terminal is no reason to stop looking after processes
+            self._announce_to(line)
 
     def _watch(self) -> None:
         while not self._closing.wait(0.05):

@@ -9,12 +9,12 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
 from backbone.local.errors import StackError, StartError
-from backbone.local.kafka import VERSION, Kafka, answering_cluster, stored_cluster_id
+from backbone.local.kafka import VERSION, Kafka, answering_cluster, prepare, stored_cluster_id
 from backbone.local.locks import HeldLock, holder, try_lock
 from backbone.local.ports import free_port, is_free
 from backbone.local.processes import STOP_S, Announce, ProcessSpec, Supervisor, end_leftovers
@@ -81,6 +81,9 @@ class Stack:
         self._kafka_settings = kafka_settings
         self._lock: HeldLock | None = None
         self._promised: set[str] = set()
+        self._interrupts = 0
+        self._stopping = False
+        self._hurry = False
         self._stages: list[list[str]] = [[], [], []]
         self._handlers: dict[int, signal.Handlers | Callable[..., object] | int | None] = {}
         self.state = StackState(partitions)
@@ -116,6 +119,8 @@ class Stack:
         existing = {name: url for name in self._valkeys if (url := self._variables.get(redis_variable(name), ""))}
         self._check_existing(bootstrap, existing)
         own = [name for name in self._valkeys if name not in existing]
+        if not bootstrap:
+            prepare(self._announce)
         try:
             kafka, valkeys = self._start_own(embedded=not bootstrap, contexts=own)
         except StartError:
@@ -156,12 +161,9 @@ class Stack:
 
     def stop(self, within: float = STOP_S) -> None:
         """Stops services, outside servers and infrastructure, in this order; `within` seconds each, then SIGKILL."""
-        try:
-            for names in self._stages:
-                self.supervisor.stop(names, within)
-        except KeyboardInterrupt:
-            self._announce("interrupted again: killing what still runs")
-            self.supervisor.kill()
+        self._stopping = True
+        for names in self._stages:
+            self.supervisor.stop(names, within, hurry=lambda: self._hurry)
 
     def close(self) -> None:
         """Stops everything and gives the folder back."""
@@ -175,16 +177,25 @@ class Stack:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGHUP):
-                self._handlers[number] = signal.signal(number, signal.default_int_handler)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                self._handlers[number] = signal.signal(number, self._interrupted)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         try:
             self.close()
+        except KeyboardInterrupt:  # it came before `stop` began to count: now it hurries
+            self.close()
         finally:
             for number, before in self._handlers.items():
                 signal.signal(number, before)
+
+    def _interrupted(self, number: int, frame: FrameType | None) -> None:
+        """The first one breaks off whatever goes on; one more, or one while the stack stops, kills what still runs."""
+        self._interrupts += 1
+        self._hurry = self._stopping or self._interrupts > 1
+        if not self._stopping:
+            raise KeyboardInterrupt
 
     def _take_folder(self) -> None:
         path = self.folder / "lock"

@@ -108,7 +108,7 @@ def test_a_stubborn_process_is_killed_aloud(start: Starts) -> None:
     lines: list[str] = []
     process.stop(within=0.3, announce=lines.append)
     assert not process.is_running()
-    assert lines == [f"child did not end within 0 s of SIGTERM: killing process {process.pid}"]
+    assert lines == [f"child did not end within 0 s of SIGTERM: killing child, process {process.pid}"]
 
 
 def test_a_willing_process_is_stopped_without_a_word(start: Starts) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, Producer
@@ -12,7 +13,8 @@ from confluent_kafka.admin._resource import ResourceType
 from confluent_kafka.cimpl import NewTopic
 from redis import Redis
 
-from backbone.local.kafka import answering_cluster
+from backbone.local.errors import StartError
+from backbone.local.kafka import Kafka, answering_cluster, stored_cluster_id
 from tests.conftest import Broker
 
 pytestmark = pytest.mark.integration
@@ -82,3 +84,27 @@ def test_a_valkey_keeps_an_append_only_file_and_evicts_nothing(redis_url: str) -
     with Redis.from_url(redis_url, decode_responses=True) as client:
         assert client.config_get("appendonly") == {"appendonly": "yes"}
         assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
+
+
+def test_a_data_folder_whose_formatting_was_cut_off_is_formatted_anew(tmp_path: Path) -> None:
+    (tmp_path / "kafka.new").mkdir()
+    (tmp_path / "kafka.new" / "bootstrap.checkpoint").write_bytes(b"half")
+    with Kafka(tmp_path) as kafka:
+        assert stored_cluster_id(kafka.data) == kafka.cluster_id
+        assert not (tmp_path / "kafka.new").exists()
+
+
+def test_a_formatted_folder_keeps_its_cluster_and_refuses_to_become_another(tmp_path: Path) -> None:
+    (tmp_path / "kafka").mkdir()
+    (tmp_path / "kafka" / "meta.properties").write_text("version=1\ncluster.id=-first\nnode.id=1\n")
+    assert Kafka(tmp_path).cluster_id == "-first"
+    with pytest.raises(StartError, match="holds cluster -first, not second"):
+        Kafka(tmp_path, cluster_id="second")
+
+
+def test_a_broker_that_cannot_start_shows_its_last_lines(tmp_path: Path) -> None:
+    broken = Kafka(tmp_path, settings={"num.io.threads": "none"})
+    (tmp_path / "kafka").mkdir()
+    (tmp_path / "kafka" / "meta.properties").write_text("version=1\ncluster.id=first\nnode.id=1\n")
+    with pytest.raises(StartError, match=r"kafka ended with code 1 while starting\n(.*\n)*.*num\.io\.threads"):
+        broken.start()
