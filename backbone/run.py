@@ -252,7 +252,7 @@ async def run(context: Context, settings: Settings, names: Sequence[str] = ()) -
     async with AsyncExitStack() as stack:
         health = await stack.enter_async_context(_health(process))
         process.addresses["health"] = health
-        kafka = await _await_log(process, Context(context.name, *(service.service for service in services)))
+        kafka = await _await_log(process)
         if kafka is None:
             return 1
         stack.callback(kafka.close)
@@ -285,10 +285,11 @@ def _chosen(context: Context, names: Sequence[str]) -> list[ResolvedService]:
     return [known[name] for name in names] if names else list(services)
 
 
-async def _await_log(process: Process, context: Context) -> KafkaLog | None:
+async def _await_log(process: Process) -> KafkaLog | None:
     """The log, once it answers and holds every topic of the chosen services; None if the process is to end."""
     deadline = time.monotonic() + START_PATIENCE_S
-    wanted = {topic.name for topic in topology(context).topics}
+    whole = topology(process.context)
+    wanted = {topic.name for service in process.services for topic in whole.of_service(service.name)}
     kafka: KafkaLog | None = None
     while not process.end.is_set():
         try:
