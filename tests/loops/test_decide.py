@@ -376,7 +376,8 @@ def test_parts_are_kept_entry_by_entry_and_taken_up_again() -> None:
     idle(second)
     held = second.held("CD-1")
     assert held is not None
-    assert held.state == Sold(Part().set("order-1", 100).set("order-2", 200))
+    expected: Part[str, int] = Part()
+    assert held.state == Sold(expected.set("order-1", 100).set("order-2", 200))
 
 
 def orders_world() -> World:
@@ -479,7 +480,9 @@ def test_a_row_that_is_absent_at_the_end_of_its_topic_is_absent() -> None:
     known(world)
     request(world, lines=[("CD-9", 1, 100)])
     steps(worker, lambda: bool(answers(world, OrderRejected)))
-    assert answers(world, OrderRejected)[0].reason == RejectionReason.REJECTION_REASON_UNKNOWN_SKU
+    (rejected,) = answers(world, OrderRejected)
+    assert isinstance(rejected, OrderRejected)
+    assert rejected.reason == RejectionReason.REJECTION_REASON_UNKNOWN_SKU
 
 
 class Unreachable(MemoryRows):
