@@ -130,6 +130,22 @@ def apply(checkout: Checkout, as_json: bool) -> None:
 
 
 @main.command()
+@with_json
+@click.pass_obj
+def status(checkout: Checkout, as_json: bool) -> None:
+    """Show how the running platform is. Exit code 1 if somebody should look at something.
+
+    Processes, how many records every service is behind, open commands, what waits and for what, parked keys, quarantine, size on disk.
+    """
+    from backbone.operations import status as operation
+
+    with progress("reading what services keep") as report:
+        found = operation.look(checkout, report)
+    say_json(found.to_dict()) if as_json else say_lines(operation.lines(found))
+    sys.exit(TROUBLE if found.trouble else 0)
+
+
+@main.command()
 @click.argument("order", required=False)
 @click.option("--last", is_flag=True, help="The conversation that came in last.")
 @with_json

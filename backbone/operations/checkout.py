@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 from backbone.declare import Context, Platform
 from backbone.errors import SettingsError
 from backbone.local.locks import holder
-from backbone.local.stack import KAFKA_VARIABLE, redis_variable
 from backbone.local.state import StackState, read_state
 from backbone.settings import Settings
 
@@ -103,15 +102,16 @@ class Checkout:
         Raises:
             SettingsError: neither names a Kafka, or the local stack is stopped.
         """
-        if self.variables.get(KAFKA_VARIABLE):
-            return Settings.read(self.variables)
+        given = Settings.read(self.variables)
+        if given.kafka:
+            return given
         state = self.stack()
         if state is None or not state.kafka:
-            raise SettingsError(f"no stack was ever started in {self.folder}: start it with `backbone up`, or set {KAFKA_VARIABLE}")
+            raise SettingsError(f"no stack was ever started in {self.folder}: start it with `backbone up`, or set KAFKA_BOOTSTRAP_SERVERS")
         if self.launcher is None:
-            raise SettingsError(f"the stack in {self.folder} is stopped: start it with `backbone up`, or set {KAFKA_VARIABLE}")
+            raise SettingsError(f"the stack in {self.folder} is stopped: start it with `backbone up`, or set KAFKA_BOOTSTRAP_SERVERS")
         found = {
-            KAFKA_VARIABLE: state.kafka,
+            "KAFKA_BOOTSTRAP_SERVERS": state.kafka,
             "KAFKA_CLUSTER_ID": state.cluster_id or "",
             "BACKBONE_PARTITIONS": str(state.partitions),
         }
@@ -119,6 +119,8 @@ class Checkout:
 
     def redis_url(self, context: str) -> str | None:
         """Where the rows of a context lie; None if nobody says."""
+        from backbone.local.stack import redis_variable
+
         state = self.stack()
         return self.variables.get(redis_variable(context)) or (state.redis.get(context) if state else None)
 
