@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 from laws import books, log
 from laws.check import LAWS, Totals, Verdict, check
 
-STACK = Path(".backbone/stack.json")
+FOLDER_VARIABLE = "BACKBONE_FOLDER"
 SHOWN = 10
 """Violations of one law that are printed; the others are counted."""
 
@@ -90,7 +91,8 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m laws", description=__doc__)
     parser.add_argument("--json", action="store_true", help="the verdict as JSON")
     parser.add_argument("--running", action="store_true", help="orders are under way: ask only the laws that hold at every moment")
-    parser.add_argument("--stack", type=Path, default=STACK, help="what the stack wrote down about itself (default: %(default)s)")
+    folder = Path(os.environ.get(FOLDER_VARIABLE) or ".backbone")
+    parser.add_argument("--folder", type=Path, default=folder, help=f"where the stack lies [{FOLDER_VARIABLE}, .backbone]")
     parser.add_argument("--kafka", default="", help="bootstrap servers of another log, with --provider")
     parser.add_argument("--provider", default="", help="address of the provider of another log, with --kafka")
     return parser.parse_args(arguments)
@@ -99,13 +101,14 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 def _addresses(options: argparse.Namespace) -> tuple[str, str]:
     if options.kafka and options.provider:
         return options.kafka, options.provider
+    written = options.folder / "stack.json"
     try:
-        stack = json.loads(options.stack.read_text())
+        stack = json.loads(written.read_text())
         return options.kafka or stack["kafka"], options.provider or f"http://127.0.0.1:{stack['ports']['provider']}"
     except FileNotFoundError:
-        raise log.Unreadable(f"no stack was started here ({options.stack} is missing): `make up`, or name --kafka and --provider") from None
+        raise log.Unreadable(f"no stack was started here ({written} is missing): `make up`, or name --kafka and --provider") from None
     except (ValueError, KeyError, TypeError) as error:
-        raise log.Unreadable(f"{options.stack} cannot be understood ({error!r}): name --kafka and --provider") from error
+        raise log.Unreadable(f"{written} cannot be understood ({error!r}): name --kafka and --provider") from error
 
 
 if __name__ == "__main__":

@@ -281,7 +281,7 @@ class _Fold:
             return
         seen[meta.id] = (place, digest)
         primary = WRAPPERS[WRAPPERS[place.topic].copy_of]
-        of = (place.topic, getattr(entry.event, primary.key))
+        of = (f"{place.topic}/{place.partition}", getattr(entry.event, primary.key))
         if meta.sequence <= self.copied_sequences.get(of, 0):
             self.violated("sequence", f"{entry.name} {meta.sequence} of {of[1]} lies behind {self.copied_sequences[of]} in a copy", place)
         self.copied_sequences[of] = max(meta.sequence, self.copied_sequences.get(of, 0))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._listoffsets import LatestSpec, OffsetSpec
 
 from laws.entries import WRAPPERS, Entry, Place, take_apart
 
@@ -63,25 +65,25 @@ def read(bootstrap: str, *, since: Mapping[tuple[str, int], int] | None = None) 
         consumer.close()
 
 
-def ends(bootstrap: str, topics: Sequence[str]) -> dict[tuple[str, int], int]:
-    """Offsets after the last record, committed or not, of every partition of these topics.
+def ends(bootstrap: str, topics: Sequence[str] | None = None) -> dict[tuple[str, int], int]:
+    """Offsets after the last record, committed or not, of every partition.
+
+    Args:
+        topics: which ones; all public and private ones if not given.
 
     Raises:
         Unreadable: Kafka does not answer.
     """
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "laws", "isolation.level": "read_uncommitted"})
+    admin = AdminClient({"bootstrap.servers": bootstrap})
     try:
-        found = consumer.list_topics(timeout=ANSWERS_WITHIN_S).topics
-        return {
-            (topic, partition): consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=ANSWERS_WITHIN_S)[1]
-            for topic in topics
-            if topic in found
-            for partition in found[topic].partitions
-        }
-    except KafkaException as error:
+        found = admin.list_topics(timeout=ANSWERS_WITHIN_S).topics
+        wanted = [name for name in found if name.startswith(("retail.", "private."))] if topics is None else topics
+        latest: OffsetSpec = LatestSpec()  # type: ignore[no-untyped-call]
+        asked = {TopicPartition(name, partition): latest for name in wanted if name in found for partition in found[name].partitions}
+        answers = admin.list_offsets(asked, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=ANSWERS_WITHIN_S)
+        return {(place.topic, place.partition): answer.result(ANSWERS_WITHIN_S).offset for place, answer in answers.items()}
+    except (KafkaException, TimeoutError) as error:
         raise Unreadable(f"Kafka at {bootstrap} does not answer: {error}") from error
-    finally:
-        consumer.close()
 
 
 def _topic(consumer: Consumer, topic: str, stops: Mapping[tuple[str, int], int], since: Mapping[tuple[str, int], int]) -> Iterator[Entry]:
