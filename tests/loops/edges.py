@@ -16,9 +16,11 @@ from retail.payments.effects.v1.payment_pb2 import AuthorizeCard, PaymentCommand
 from backbone import envelope
 from backbone.adapters.kafka import KafkaLog
 from backbone.adapters.kafka_admin import COMPACTED, KEPT_FOR_EVER, KafkaAdmin, TopicSpec
+from backbone.adapters.memory import MemoryLog
 from backbone.contract import ResolvedEffect, ResolvedService, Topic, primary_of, topic_of
 from backbone.declare import Effect, Intake, Service
 from backbone.errors import WorkerEnded
+from backbone.local.kafka import Kafka
 from backbone.partitioner import partition_of
 from backbone.ports import Consumer, Log, Place, Producer, Record
 from backbone.settings import Settings
@@ -37,38 +39,29 @@ async def until(condition: Callable[[], bool], what: str, within_s: float = WITH
         await asyncio.sleep(0.01)
 
 
-class Edge(Protocol):
-    """What runs until it is told to stop."""
-
-    async def run(self, stop: asyncio.Event) -> None: ...
-
-
-@asynccontextmanager
-async def running(edge: Edge) -> AsyncIterator[asyncio.Task[None]]:
-    """An edge that runs inside the block; its failure is raised at the end of it."""
-    stop = asyncio.Event()
-    task = asyncio.create_task(edge.run(stop))
-    try:
-        yield task
-    finally:
-        stop.set()
-        await asyncio.wait_for(task, WITHIN_S)
-
-
 @dataclass(frozen=True)
 class Ground:
-    """A log and names on it that nobody else uses."""
+    """A log and names on it that nobody else uses.
+
+    Attributes:
+        memory: the log, if it lies in memory and not in Kafka.
+    """
 
     settings: Settings
     unique: Callable[[str], str]
+    memory: MemoryLog | None = None
 
-    def log(self) -> KafkaLog:
+    def log(self) -> KafkaLog | MemoryLog:
         """The log, as one more process sees it."""
-        return KafkaLog(self.settings)
+        return self.memory or KafkaLog(self.settings)
 
     def make(self, *specs: TopicSpec) -> None:
         """Make topics."""
-        KafkaAdmin(self.settings).create_topics(specs)
+        if self.memory is None:
+            KafkaAdmin(self.settings).create_topics(specs)
+        else:
+            for spec in specs:
+                self.memory.create_topic(spec.name, spec.partitions)
 
     def effects(self, *effects: Effect[Any]) -> ResolvedService:
         """A service with these effects, doing the commands of payments on topics of its own."""
@@ -94,6 +87,42 @@ class Ground:
             TopicSpec(f"private.{name}.quarantine", PARTITIONS, KEPT_FOR_EVER),
         )
         return ResolvedService(name, "test", Service("intake", intake), None, (), (), (topic,), ())
+
+
+def in_memory(unique: Callable[[str], str]) -> Ground:
+    """A log in memory."""
+    return Ground(Settings.read({"BACKBONE_PARTITIONS": str(PARTITIONS), "BACKBONE_BUILD": "test"}), unique, MemoryLog())
+
+
+def on_kafka(kafka: Kafka, unique: Callable[[str], str]) -> Ground:
+    """The broker of this run."""
+    settings = Settings.read(
+        {
+            "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap,
+            "KAFKA_CLUSTER_ID": kafka.cluster_id,
+            "BACKBONE_PARTITIONS": str(PARTITIONS),
+            "BACKBONE_BUILD": "test",
+        }
+    )
+    return Ground(settings, unique)
+
+
+class Edge(Protocol):
+    """What runs until it is told to stop."""
+
+    async def run(self, stop: asyncio.Event) -> None: ...
+
+
+@asynccontextmanager
+async def running(edge: Edge) -> AsyncIterator[asyncio.Task[None]]:
+    """An edge that runs inside the block; its failure is raised at the end of it."""
+    stop = asyncio.Event()
+    task = asyncio.create_task(edge.run(stop))
+    try:
+        yield task
+    finally:
+        stop.set()
+        await asyncio.wait_for(task, WITHIN_S)
 
 
 def committed(log: Log, topic: str) -> list[Record]:

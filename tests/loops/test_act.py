@@ -23,31 +23,24 @@ from backbone import envelope
 from backbone.because import because
 from backbone.declare import Effect, command_id, on
 from backbone.errors import Fenced, WorkerEnded
-from backbone.local.kafka import Kafka
 from backbone.loops import act as act_module
 from backbone.loops.act import Act
 from backbone.partitioner import partition_of
 from backbone.settings import Settings
 from backbone.v1.meta_pb2 import Position
 from backbone.v1.private_pb2 import QUARANTINE_REASON_UNDECODABLE
-from tests.loops.edges import PARTITIONS, FailingLog, Ground, Payments, authorize, quarantined, running, until
-
-pytestmark = pytest.mark.integration
-
-
-@pytest.fixture
-def ground(kafka: Kafka, unique: Callable[[str], str]) -> Ground:
-    """The broker of this run."""
-    settings = Settings.read(
-        {
-            "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap,
-            "KAFKA_CLUSTER_ID": kafka.cluster_id,
-            "BACKBONE_PARTITIONS": str(PARTITIONS),
-            "BACKBONE_BUILD": "test",
-            "BACKBONE_BATCH": "100",
-        }
-    )
-    return Ground(settings, unique)
+from tests.loops.edges import (
+    PARTITIONS,
+    FailingLog,
+    Ground,
+    Payments,
+    authorize,
+    in_memory,
+    on_kafka,
+    quarantined,
+    running,
+    until,
+)
 
 
 class Outside:
@@ -124,26 +117,37 @@ class Scene:
         return Act(self.service, log or self.log, self.ground.settings.model_copy(update={"slot": slot}))
 
 
-@pytest.fixture
-def scene(ground: Ground) -> Iterator[Callable[[Outside], Scene]]:
+def scenes(ground: Ground) -> Iterator[Callable[[Outside], Scene]]:
     """Makes scenes and closes their logs."""
-    scenes: list[Scene] = []
+    made: list[Scene] = []
 
     def make(outside: Outside) -> Scene:
-        scenes.append(Scene(ground, outside))
-        return scenes[-1]
+        made.append(Scene(ground, outside))
+        return made[-1]
 
     yield make
-    for one in scenes:
+    for one in made:
         one.log.close()
+
+
+@pytest.fixture
+def scene(unique: Callable[[str], str]) -> Iterator[Callable[[Outside], Scene]]:
+    """Makes scenes on a log in memory."""
+    yield from scenes(in_memory(unique))
+
+
+@pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.integration)])
+def real_scene(request: pytest.FixtureRequest, unique: Callable[[str], str]) -> Iterator[Callable[[Outside], Scene]]:
+    """Makes scenes, once in memory and once on Kafka: for what the log itself must do right."""
+    yield from scenes(in_memory(unique) if request.param == "memory" else on_kafka(request.getfixturevalue("kafka"), unique))
 
 
 Make = Callable[[Outside], Scene]
 
 
-async def test_a_command_is_done_and_its_outcome_says_for_which_command_when_and_after_what(scene: Make) -> None:
+async def test_a_command_is_done_and_its_outcome_says_for_which_command_when_and_after_what(real_scene: Make) -> None:
     outside = Outside()
-    stage = scene(outside)
+    stage = real_scene(outside)
     [command] = stage.payments.say(authorize("order-1"))
     act = stage.act()
     async with running(act):
@@ -168,9 +172,9 @@ async def test_a_command_is_done_and_its_outcome_says_for_which_command_when_and
     assert stage.payments.tombstones() == [envelope.entry_key("order-1", command)]
 
 
-async def test_at_restart_open_commands_are_done_and_closed_ones_are_not(scene: Make) -> None:
+async def test_at_restart_open_commands_are_done_and_closed_ones_are_not(real_scene: Make) -> None:
     outside = Outside()
-    stage = scene(outside)
+    stage = real_scene(outside)
     orders = [f"order-{number}" for number in range(20)]
     commands = stage.payments.say(*(authorize(order) for order in orders))
     for order, command in list(zip(orders, commands, strict=True))[::2]:
@@ -181,9 +185,9 @@ async def test_at_restart_open_commands_are_done_and_closed_ones_are_not(scene: 
     assert sorted(order for order, _ in outside.asked) == sorted(orders[1::2])
 
 
-async def test_a_crash_between_doing_and_committing_does_the_command_again_under_the_same_id(scene: Make) -> None:
+async def test_a_crash_between_doing_and_committing_does_the_command_again_under_the_same_id(real_scene: Make) -> None:
     outside = Outside()
-    stage = scene(outside)
+    stage = real_scene(outside)
     [command] = stage.payments.say(authorize("order-1"))
     with pytest.raises(WorkerEnded, match="killed"):
         async with running(stage.act(FailingLog(stage.log, commits=0))) as task:
@@ -195,9 +199,9 @@ async def test_a_crash_between_doing_and_committing_does_the_command_again_under
     assert stage.payments.outcomes_of("order-1") == ["CardAuthorized"]
 
 
-async def test_a_crash_after_committing_does_nothing_again(scene: Make) -> None:
+async def test_a_crash_after_committing_does_nothing_again(real_scene: Make) -> None:
     outside = Outside()
-    stage = scene(outside)
+    stage = real_scene(outside)
     stage.payments.say(authorize("order-1"))
     with pytest.raises(WorkerEnded, match="killed"):
         async with running(stage.act(FailingLog(stage.log, commits=0, after=True))) as task:
@@ -354,7 +358,7 @@ async def test_no_more_than_the_bound_is_tried_at_once(scene: Make) -> None:
     assert outside.under_way == 0
 
 
-async def test_too_many_open_commands_pause_reading_until_some_are_done(scene: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_too_many_open_commands_pause_reading_until_some_are_done(real_scene: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(act_module, "HELD", 4)
     gate = asyncio.Event()
 
@@ -362,7 +366,7 @@ async def test_too_many_open_commands_pause_reading_until_some_are_done(scene: M
         await gate.wait()
         return await yes(command, key)
 
-    stage = scene(Outside(when_opened))
+    stage = real_scene(Outside(when_opened))
     act = stage.act()
     async with running(act):
         await until(lambda: act.ready, "ready")
@@ -374,7 +378,7 @@ async def test_too_many_open_commands_pause_reading_until_some_are_done(scene: M
         await until(lambda: not act.status()["paused"], "reading again")
 
 
-async def test_a_worker_whose_place_was_taken_cannot_close_commands(scene: Make) -> None:
+async def test_a_worker_whose_place_was_taken_cannot_close_commands(real_scene: Make) -> None:
     """Only the group's generation protects here: the zombie has a transactional id of its own."""
     gate = asyncio.Event()
 
@@ -385,7 +389,7 @@ async def test_a_worker_whose_place_was_taken_cannot_close_commands(scene: Make)
         return await yes(command, key)
 
     outside = Outside(slow_for_the_first)
-    stage = scene(outside)
+    stage = real_scene(outside)
     zombie_log = FailingLog(stage.log, alias=".zombie")
     [command] = stage.payments.say(authorize("order-1"))
     zombie = asyncio.create_task(stage.act(zombie_log).run(asyncio.Event()))
@@ -404,7 +408,7 @@ async def test_a_worker_whose_place_was_taken_cannot_close_commands(scene: Make)
     zombie_log.producers[0].abort()
 
 
-async def test_who_gets_a_partition_does_what_is_open_and_who_lost_it_does_not_write(scene: Make) -> None:
+async def test_who_gets_a_partition_does_what_is_open_and_who_lost_it_does_not_write(real_scene: Make) -> None:
     gate = asyncio.Event()
 
     async def when_opened(command: AuthorizeCard, key: str) -> Message:
@@ -412,7 +416,7 @@ async def test_who_gets_a_partition_does_what_is_open_and_who_lost_it_does_not_w
         return await yes(command, key)
 
     outside = Outside(when_opened)
-    stage = scene(outside)
+    stage = real_scene(outside)
     orders = [f"order-{number}" for number in range(12)]
     stage.payments.say(*(authorize(order) for order in orders))
     first, second = stage.act(), stage.act(slot=1)
@@ -428,7 +432,7 @@ async def test_who_gets_a_partition_does_what_is_open_and_who_lost_it_does_not_w
     assert sorted(told.event.order_id for told in stage.payments.outcomes()) == sorted(orders)
 
 
-async def test_a_stop_waits_for_what_is_being_tried_and_leaves_the_rest_open(scene: Make) -> None:
+async def test_a_stop_waits_for_what_is_being_tried_and_leaves_the_rest_open(real_scene: Make) -> None:
     gate = asyncio.Event()
 
     async def one_answers(command: AuthorizeCard, key: str) -> Message:
@@ -438,7 +442,7 @@ async def test_a_stop_waits_for_what_is_being_tried_and_leaves_the_rest_open(sce
         return await yes(command, key)
 
     outside = Outside(one_answers)
-    stage = scene(outside)
+    stage = real_scene(outside)
     stage.payments.say(authorize("order-1"), authorize("failing"))
     stop = asyncio.Event()
     task = asyncio.create_task(stage.act().run(stop))
@@ -471,8 +475,8 @@ async def test_a_stop_abandons_what_does_not_end_and_its_successor_does_it(scene
     assert outside.asked == [("order-1", command)] * 2
 
 
-async def test_garbage_among_commands_is_set_aside_with_its_bytes_and_what_lies_behind_is_done(scene: Make) -> None:
-    stage = scene(Outside())
+async def test_garbage_among_commands_is_set_aside_with_its_bytes_and_what_lies_behind_is_done(real_scene: Make) -> None:
+    stage = real_scene(Outside())
     partition = partition_of(b"order-1", PARTITIONS)
     stage.payments.append(stage.payments.commands.name, b"no entry key", b"\xff\x00garbage", partition)
     stage.payments.append(stage.payments.commands.name, envelope.entry_key("order-1", "truncated"), b"\x12\x20abc", partition)
@@ -542,8 +546,8 @@ async def test_a_call_knows_why_it_is_made(scene: Make) -> None:
     assert because.get() is None
 
 
-async def test_after_a_suspect_commit_the_producer_is_renewed_and_work_goes_on(scene: Make) -> None:
-    stage = scene(Outside())
+async def test_after_a_suspect_commit_the_producer_is_renewed_and_work_goes_on(real_scene: Make) -> None:
+    stage = real_scene(Outside())
     log = FailingLog(stage.log)
     act = stage.act(log)
     async with running(act):
