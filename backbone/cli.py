@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from backbone.errors import BackboneError
-from backbone.operations.checkout import Checkout, find_checkout
+from backbone.operations.checkout import FOLDER, Checkout, find_checkout
 
 if TYPE_CHECKING:
     from backbone.adapters.kafka import KafkaLog
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from backbone.settings import Settings
 
 TROUBLE = 1
+STACK_FILES = ("stack.json", "lock", "pids")
+"""What a folder of a stack has; another folder is not ours to delete."""
 QUIET_S = 2.0
 """What takes longer than this tells how far it is."""
 
@@ -237,6 +239,63 @@ def show(checkout: Checkout, name: str, as_json: bool) -> None:
     with looking(checkout) as (log, decoder, settings), progress("reading quarantine") as report:
         aside = operation.one(operation.read(log, decoder, settings, report), name)
     say_json(aside.to_dict()) if as_json else say_lines(operation.lines(aside))
+
+
+@main.command()
+@with_json
+@click.pass_obj
+def doctor(checkout: Checkout, as_json: bool) -> None:
+    """Look for what is wrong here, and say how to mend it. Exit code 1 if something is.
+
+    Python, platform, disk, open files, Kafka's jars (SHA-256), Java, Valkey, the stack and its ports, cluster id, topics, Redis.
+    """
+    from backbone.operations import doctor as operation
+
+    found = []
+    for finding in operation.examine(checkout):
+        found.append(finding)
+        if not as_json:
+            click.echo(operation.line(finding))
+    if as_json:
+        say_json([finding.to_dict() for finding in found])
+    sick = sum(finding.verdict is operation.Verdict.WRONG for finding in found)
+    if not as_json:
+        click.echo(f"{sick} things are wrong" if sick else "all is well")
+    sys.exit(TROUBLE if sick else 0)
+
+
+@main.command()
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def clean(checkout: Checkout, yes: bool) -> None:
+    """Delete the local stack's folder: its log, its views, its logs and ports. Asks first if there is a log."""
+    import shutil
+
+    from backbone.local.locks import holder
+    from backbone.operations.status import size_of
+
+    folder = checkout.folder
+    if not folder.exists():
+        click.echo(f"nothing to clean: there is no {folder}")
+        return
+    for lock in (*folder.glob("lock"), *folder.glob("*/lock")):
+        if (launcher := holder(lock)) is not None:
+            click.echo(f"process {launcher} runs a stack in {lock.parent}: stop it with Ctrl-C first", err=True)
+            sys.exit(TROUBLE)
+    if folder.name != FOLDER and not any((folder / name).exists() for name in STACK_FILES) and any(folder.iterdir()):
+        click.echo(f"{folder} holds files that no stack made: delete it yourself if you mean to", err=True)
+        sys.exit(TROUBLE)
+    logs = [str(path.parent) for pattern in ("", "*/") for path in folder.glob(f"{pattern}kafka/meta.properties")]
+    if logs and not yes:
+        question = f"{folder} ({size_of(folder) / 1e6:.0f} MB) holds a log: {', '.join(logs)}. It cannot be brought back. Delete it?"
+        if not sys.stdin.isatty():
+            click.echo(f"{question} Nobody is here to ask: say --yes", err=True)
+            sys.exit(TROUBLE)
+        if not click.confirm(question, err=True):
+            click.echo("kept")
+            sys.exit(TROUBLE)
+    shutil.rmtree(folder)
+    click.echo(f"deleted {folder}")
 
 
 @contextmanager

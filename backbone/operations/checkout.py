@@ -20,6 +20,7 @@ from backbone.local.locks import holder
 from backbone.local.state import StackState, read_state
 from backbone.settings import Settings
 
+FOLDER = ".backbone"
 FOLDER_VARIABLE = "BACKBONE_FOLDER"
 PLATFORM_VARIABLE = "BACKBONE_PLATFORM"
 CONTRACTS_VARIABLE = "BACKBONE_CONTRACTS"
@@ -46,7 +47,7 @@ class Checkout:
     contracts: str = ""
     contexts: Mapping[str, str] = field(default_factory=dict)
     outside: Mapping[str, str] = field(default_factory=dict)
-    folder: Path = Path(".backbone")
+    folder: Path = Path(FOLDER)
     variables: Mapping[str, str] = field(default_factory=dict)
 
     def platform(self) -> Platform:
@@ -168,7 +169,7 @@ def find_checkout(folder: Path | None = None, start: Path | None = None, variabl
         contracts=environment.get(CONTRACTS_VARIABLE) or str(written.get("contracts", "")),
         contexts=dict(written.get("contexts", {})),
         outside=dict(written.get("outside", {})),
-        folder=(named or root / ".backbone").resolve(),
+        folder=(named or root / FOLDER).resolve(),
         variables=environment,
     )
 

@@ -188,7 +188,7 @@ def look(checkout: Checkout, progress: Progress | None = None) -> Status:
             parked=tuple(kept.parked()),
             waiting=tuple(kept.waiting()),
             quarantined=kept.quarantined,
-            data_bytes=_size(checkout.folder) if checkout.launcher is not None else None,
+            data_bytes=size_of(checkout.folder) if checkout.launcher is not None else None,
         )
     finally:
         log.close()
@@ -277,7 +277,7 @@ def _held_up(answer: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name}: {part['error']}"
 
 
-def _size(folder: Path) -> int:
+def size_of(folder: Path) -> int:
     """Bytes on the disk, sparse files as they lie there."""
     total = 0
     for path in folder.rglob("*"):
