@@ -80,6 +80,11 @@ class Launcher:
                 return
         pytest.fail(f"the launcher ended with code {self.process.wait(10)}")
 
+    def await_words(self, name: str) -> None:
+        """Waits until this child says it is up, so that it ignores SIGTERM if it means to."""
+        log = self.folder / "logs" / f"{name}.log"
+        wait_until(lambda: "up" in log.read_text(), 20, f"{name} is up")
+
     def remaining(self) -> list[int]:
         """Which of its processes still run, guards included."""
         return [pid for pids in self.pids.values() for pid in pids if _runs(pid)]
@@ -175,6 +180,7 @@ def test_a_stack_keeps_its_log_and_rows_when_everything_was_killed(
 def test_a_new_launcher_ends_what_a_killed_one_left(launch: Callable[..., Launcher], said: list[str]) -> None:
     launcher = launch(DEAF)
     launcher.await_up()
+    launcher.await_words("child-0")
     launcher.process.kill()
     launcher.process.wait(10)
     with Stack(launcher.folder, ("ordering",), announce=said.append, variables={}) as stack:
@@ -217,8 +223,7 @@ def test_an_interrupted_healthy_stack_ends_within_10_s(launch: Callable[..., Lau
 def test_a_second_interrupt_kills_at_once(launch: Callable[..., Launcher]) -> None:
     launcher = launch(DEAF)
     launcher.await_up()
-    log = launcher.folder / "logs" / "child-0.log"
-    wait_until(lambda: "up" in log.read_text(), 20, "the child ignores SIGTERM")
+    launcher.await_words("child-0")
     launcher.process.send_signal(signal.SIGINT)
     assert launcher.process.stdout is not None
     assert launcher.process.stdout.readline() == "stopping; interrupt again to kill everything at once\n"
