@@ -165,7 +165,7 @@ class KafkaLog:
                 )
                 return {(partition.topic, partition.partition): future.result(left + 1.0).offset for partition, future in asked.items()}
             except KafkaException as error:
-                self._admin.poll(0)
+                self._signs.listen(self._admin)
                 self._signs.check()
                 if not is_passing(error_of(error)) or time.monotonic() > deadline:
                     raise meaning(error_of(error), "asking for offsets") from error

@@ -110,7 +110,7 @@ class KafkaConsumer:
             if place in self._positions:
                 self._positions[place] = message.offset() or 0
         elif not is_passing(error) or error.fatal():
-            raise meaning(error, f"reading {message.topic() or 'the group'}")
+            raise meaning(self._signs.fatal or error, f"reading {message.topic() or 'the group'}")
 
     def positions(self) -> Mapping[Place, int]:
         """Next offsets of what is assigned; see the port."""

@@ -56,7 +56,7 @@ class KafkaProducer:
 
     def begin(self) -> None:
         """Start a transaction, on a new connection if the last one is suspect."""
-        self._client.poll(0)
+        self._signs.listen(self._client)
         if self.suspect is not None:
             self.renew()
         try:
@@ -77,7 +77,7 @@ class KafkaProducer:
     def _produce_when_there_is_room(self, topic: str, key: bytes | None, value: bytes | None, partition: int) -> None:
         deadline = time.monotonic() + self._within_s
         while time.monotonic() < deadline:
-            self._client.poll(0.01)
+            self._signs.listen(self._client, 0.01)
             try:
                 self._client.produce(topic, value, key, partition)
             except BufferError:
@@ -106,7 +106,7 @@ class KafkaProducer:
         self._call(self._client.commit_transaction, "committing")
         took = time.perf_counter() - start
         self._open = False
-        self._client.poll(0)  # the client's log is read here: lines of this commit must count for it
+        self._signs.listen(self._client)  # the client's log is read here: lines of this commit must count for it
         if took > max(SLOW_COMMIT_S, SLOW_COMMIT_RATIO * self._average_s):
             self._slow = f"the commit took {took * 1000:.0f} ms, on average they take {self._average_s * 1000:.0f}"
         self._average_s += (took - self._average_s) / SMOOTHING
@@ -147,7 +147,7 @@ class KafkaProducer:
             self.abort()
         else:
             self._dead = True
-        self._client.poll(0)
+        self._signs.listen(self._client)
         meant = meaning(self._signs.fatal or error, doing)
         return meant if isinstance(meant, WorkerEnded) else WorkerEnded(str(meant))
 
@@ -163,7 +163,7 @@ def _until(client: Client, signs: Signs, call: Callable[[float], object], doing:
             error = error_of(exception)
             if error.fatal() or error.txn_requires_abort() or not error.retriable():
                 raise
-            client.poll(0.005)
+            signs.listen(client, 0.005)
             signs.check()
             if left <= 0:
                 text = f"{doing} did not end within {within_s:g} s; whether it was done is unknown: {error.str()}"
@@ -222,7 +222,7 @@ class KafkaAppender:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            self._client.poll(POLL_S)
+            self._signs.listen(self._client, POLL_S)
             if self._signs.fatal is not None:
                 self._replace()
 
