@@ -80,6 +80,7 @@ class Views:
         self._samples: deque[tuple[float, Mapping[Place, int]]] = deque(maxlen=SAMPLES)
         self._floors: dict[Fragment, int] = {}
         self._caught_up = False
+        self._asking = 0
         self._waits_for = "the log has not told yet where the topics end"
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -136,11 +137,12 @@ class Views:
         return round((now - self._samples[0][0]) * 1000) if self._samples else 0
 
     def status(self) -> dict[str, Any]:
-        """Which views are shown and whether they may be asked."""
+        """Which views are shown, whether they may be asked, and how many questions are under way."""
         return {
             "loop": "serve",
             "views": sorted(view.name for view in self._views.values()),
             "caught_up": self._caught_up,
+            "asking": self._asking,
             "waiting": self._waits_for if not self._caught_up else "",
         }
 
@@ -150,6 +152,13 @@ class Views:
         Raises:
             Unavailable: they did not come in time; says what is missing.
         """
+        self._asking += 1
+        try:
+            return await self._fetch(wanted, topic, question)
+        finally:
+            self._asking -= 1
+
+    async def _fetch(self, wanted: Sequence[tuple[Fragment, Sequence[str]]], topic: str, question: Question) -> Sequence[Fetched]:
         fragments = [fragment for fragment, _ in wanted]
         pause = FIRST_PAUSE_S
         while True:
