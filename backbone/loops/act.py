@@ -39,6 +39,9 @@ from backbone.v1.private_pb2 import QUARANTINE_REASON_UNDECODABLE
 TRIED_AT_ONCE = 64
 """Tries under way at once in one service; an outside server that hangs holds no more than these."""
 
+CONNECT_S = 30.0
+"""Longest time an effect may take to open its tool, in seconds."""
+
 TRY_S = 10.0
 """Longest time one try may take, in seconds."""
 
@@ -74,6 +77,8 @@ class _Command:
     """An open command.
 
     Attributes:
+        trying: a try is under way.
+        resting: it waits for its next try.
         way: None if this build does not know the command: a newer one will do it, later ones of its aggregate wait.
         defect: why its record is no command; it goes to quarantine.
         stuck: why not even giving up was possible; later ones of its aggregate wait.
@@ -89,6 +94,7 @@ class _Command:
     stuck: str = ""
     task: asyncio.Task[None] | None = None
     trying: bool = False
+    resting: bool = False
     tries: int = 0
     last_error: str = "it was never tried"
 
@@ -217,7 +223,8 @@ class Act:
         """
         async with AsyncExitStack() as tools:
             for effect in self._service.effects:
-                tool = await tools.enter_async_context(effect.effect.connect(self._settings))
+                async with asyncio.timeout(CONNECT_S):
+                    tool = await tools.enter_async_context(effect.effect.connect(self._settings))
                 for line in effect.effect.table:
                     number = self._commands.number(line.hears)
                     assert number is not None
@@ -233,7 +240,7 @@ class Act:
                 await on_thread(self._close)
 
     async def _step(self, on_thread: OwnThread) -> None:
-        busy = self._finished or any(command.trying for command in self._under_way.values())
+        busy = self._finished or not all(command.resting for command in self._under_way.values())
         self._take(await on_thread(self._turn, BUSY_WAIT_S if busy else IDLE_WAIT_S))
         if self._defect is not None:
             raise self._defect
@@ -415,7 +422,9 @@ class Act:
                 return
             if self._stopping:
                 return
+            command.resting = True
             await asyncio.sleep(max(0.0, min(_pause_s(command.tries), command.left_s())))
+            command.resting = False
         try:
             outcome = self._encoded(command, way, way.effect.effect.gave_up(message, command.last_error))
         except Exception as error:  # noqa: BLE001 - a defect of one command must not end the others

@@ -7,7 +7,7 @@ import contextlib
 import random
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from typing import Any
 
 import structlog
@@ -32,7 +32,7 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 """Pauses after failures of a source double from the first to the longest, with jitter."""
 
 READ_S = 30.0
-"""Longest time one read of a source may take, in seconds."""
+"""Longest time a source may take to open or to be read once, in seconds."""
 
 CURSOR_PARTITION = 0
 CURSOR_KEY = envelope.entry_key("", "cursor")
@@ -191,7 +191,9 @@ class Poll:
                 await on_thread(self._open)
                 while not stop.is_set():
                     try:
-                        async with self._connect(self._settings) as tool:
+                        async with AsyncExitStack() as source:
+                            async with asyncio.timeout(READ_S):
+                                tool = await source.enter_async_context(self._connect(self._settings))
                             await self._follow(tool, on_thread, stop)
                     except (WorkerEnded, DeclarationError, SettingsError):
                         raise
