@@ -47,6 +47,8 @@ def read(bootstrap: str, *, since: Mapping[tuple[str, int], int] | None = None) 
             "check.crcs": True,
             "allow.auto.create.topics": False,
             "fetch.queue.backoff.ms": 5,
+            # The end of a partition is only told by an answer that brings nothing: it must not be waited for.
+            "fetch.wait.max.ms": 5,
         }
     )
     try:

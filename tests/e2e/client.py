@@ -1,0 +1,85 @@
+"""A customer with a gRPC client."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+from google.type.money_pb2 import Money
+from retail.gateway.v1.order_service_pb2 import (
+    AwaitOrderRequest,
+    CancelOrderRequest,
+    CancelOrderResponse,
+    GetOrderRequest,
+    ListOrdersRequest,
+    Order,
+    OrderLine,
+    PlaceOrderRequest,
+)
+from retail.gateway.v1.order_service_pb2_grpc import OrderServiceStub
+
+Lines = Sequence[tuple[str, int, int]]
+"""SKU, quantity and price in cents."""
+
+
+def duration(seconds: float) -> Duration:
+    """Seconds as protobuf."""
+    wait = Duration()
+    wait.FromMilliseconds(int(seconds * 1000))
+    return wait
+
+
+class Customer:
+    """One customer at the gateway; every call has a deadline a little longer than it asks the gateway to wait."""
+
+    def __init__(self, address: str, name: str = "") -> None:
+        """`address` is host:port; a name of its own if none is given."""
+        self.name = name or f"customer-{uuid.uuid4().hex[:12]}"
+        self._channel = grpc.insecure_channel(address)
+        self._stub = OrderServiceStub(self._channel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self._channel.close()
+
+    def place(self, lines: Lines, zone: str = "zone-1", key: str = "", wait_s: float = 20.0) -> Order:
+        """Place an order and wait for its answer."""
+        request = PlaceOrderRequest(
+            lines=[
+                OrderLine(
+                    sku=sku, quantity=quantity, unit_price=Money(currency_code="USD", units=cents // 100, nanos=cents % 100 * 10_000_000)
+                )
+                for sku, quantity, cents in lines
+            ],
+            delivery_zone=zone,
+            wait=duration(wait_s),
+        )
+        return self._stub.PlaceOrder(request, metadata=self._metadata(key or uuid.uuid4().hex), timeout=wait_s + 10).order
+
+    def await_(self, order_id: str, wait_s: float = 20.0) -> Order:
+        """Wait for the answer of an order."""
+        request = AwaitOrderRequest(order_id=order_id, wait=duration(wait_s))
+        return self._stub.AwaitOrder(request, metadata=self._metadata(), timeout=wait_s + 10).order
+
+    def get(self, order_id: str) -> Order:
+        """Where an order stands."""
+        return self._stub.GetOrder(GetOrderRequest(order_id=order_id), metadata=self._metadata(), timeout=10).order
+
+    def orders(self) -> list[Order]:
+        """The newest orders."""
+        return list(self._stub.ListOrders(ListOrdersRequest(), metadata=self._metadata(), timeout=10).orders)
+
+    def cancel(self, order_id: str, wait_s: float = 20.0) -> CancelOrderResponse:
+        """Take an order back."""
+        request = CancelOrderRequest(order_id=order_id, wait=duration(wait_s))
+        return self._stub.CancelOrder(request, metadata=self._metadata(), timeout=wait_s + 10)
+
+    def _metadata(self, key: str = "") -> tuple[tuple[str, str], ...]:
+        caller = (("x-principal", self.name),)
+        return (*caller, ("idempotency-key", key)) if key else caller
