@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, S
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar, cast, overload
 
 from google.protobuf.message import Message
 
@@ -276,11 +276,23 @@ class Query(Piece):
         self.table = table
 
 
+@dataclass(frozen=True)
+class Sibling(Generic[Tool]):
+    """A stub of the own context's view server; whoever runs the effect opens it."""
+
+    stub: Callable[[Channel], Tool]
+
+
+def sibling(stub: Callable[[Channel], Tool]) -> Sibling[Tool]:
+    """A stub of the own context, with deadline, trace and the position the question depends on."""
+    return Sibling(stub)
+
+
 class Effect(Piece, Generic[Tool]):
     """Does commands with a tool and tells what came of them.
 
     Args:
-        connect: opens the tool for as long as the process lives.
+        connect: opens the tool for as long as the process lives; `sibling(Stub)` for a view of the own context.
         table: which commands it does, each with an async function of the tool and the command that returns the outcome. A function
             that raises is tried again until the command's `answer_by`.
         gave_up: the outcome of a command whose `answer_by` has passed; called with the command and the last error.
@@ -288,7 +300,7 @@ class Effect(Piece, Generic[Tool]):
 
     def __init__(
         self,
-        connect: Connect[Tool],
+        connect: Connect[Tool] | Sibling[Tool],
         /,
         *table: On[Tool, Coroutine[Any, Any, Message]],
         gave_up: Callable[[Any, str], Message],
@@ -296,24 +308,6 @@ class Effect(Piece, Generic[Tool]):
         self.connect = connect
         self.table: tuple[On[Any, Any], ...] = table
         self.gave_up = gave_up
-
-
-@dataclass(frozen=True)
-class Sibling(Generic[Tool]):
-    """A stub of the own context's view server; see `sibling`."""
-
-    stub: Callable[[Channel], Tool]
-
-    def __call__(self, settings: Settings) -> AbstractAsyncContextManager[Tool]:
-        """Open a channel to the own context's view server."""
-        from backbone.adapters.grpc import connect_sibling
-
-        return connect_sibling(settings, self.stub)
-
-
-def sibling(stub: Callable[[Channel], Tool]) -> Connect[Tool]:
-    """A stub of the own context, with deadline, trace and the position the question depends on."""
-    return Sibling(stub)
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,6 +359,20 @@ class Tail(Piece):
         self.messages = messages
 
 
+class Heard(NamedTuple):
+    """What a tail hears.
+
+    Attributes:
+        event: what was said.
+        at: when the record was appended to the log.
+        position: the position after the record.
+    """
+
+    event: Message
+    at: datetime
+    position: Mapping[Place, int]
+
+
 class Raise(Protocol):
     """A bound intake."""
 
@@ -403,14 +411,22 @@ class Bound(Protocol):
         """Rows of a view of this service."""
         ...
 
-    def tail(
-        self, tail: Tail, heard: Callable[[Sequence[tuple[Message, Mapping[Place, int]]]], None], stalled: Callable[[], None]
-    ) -> AbstractContextManager[None]:
+    async def reader_of_now(self, view: View[Row]) -> Reader[Row]:
+        """Rows of a view of this service that know all that the log holds now: what they do not have does not exist.
+
+        Each read waits for the view, bounded.
+
+        Raises:
+            Unavailable: the log does not tell where it ends.
+        """
+        ...
+
+    def tail(self, tail: Tail, heard: Callable[[Sequence[Heard]], None], stalled: Callable[[], None]) -> AbstractContextManager[None]:
         """Start to hear.
 
         Args:
             tail: a `Tail` of this service.
-            heard: called in the event loop with (event, position after it) pairs as they come.
+            heard: called in the event loop with what came, in order.
             stalled: called in the event loop after a gap during which nothing could be heard: look again.
         """
         ...

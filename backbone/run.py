@@ -13,7 +13,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -28,11 +28,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from backbone.adapters.grpc import Serve
+from backbone.adapters.grpc import Serve, connect_sibling
 from backbone.adapters.kafka import KafkaLog
 from backbone.adapters.redis import AsyncRedisRows, RedisRows
 from backbone.contract import ResolvedService, resolve_context
-from backbone.declare import Context, Raise, Reader, Service, Tail, View
+from backbone.declare import Context, Heard, Raise, Reader, Service, Tail, View
 from backbone.errors import BackboneError, SettingsError, Unavailable, WorkerEnded
 from backbone.loops.act import Act
 from backbone.loops.decide import Decide
@@ -41,7 +41,7 @@ from backbone.loops.project import Project
 from backbone.loops.repartition import Repartition
 from backbone.loops.serve import Views
 from backbone.loops.take_in import BoundIntake, Poll
-from backbone.ports import Log, Place
+from backbone.ports import Log
 from backbone.settings import Settings
 from backbone.topology import topology
 
@@ -136,12 +136,13 @@ class Handles:
         """Rows of a view of this service."""
         return self.views.reader(view)
 
-    def tail(
-        self,
-        tail: Tail,
-        heard: Callable[[Sequence[tuple[Message, Mapping[Place, int]]]], None],
-        stalled: Callable[[], None],
-    ) -> AbstractContextManager[None]:
+    async def reader_of_now(self, view: View[Row]) -> Reader[Row]:
+        """Rows of a view of this service that know all that the log holds now."""
+        topic = self.resolved.view_of(view).topic.name
+        ends = await asyncio.to_thread(self.log.high_watermarks, [(topic, partition) for partition in range(self.settings.partitions)])
+        return self.views.reader(view, self.views.question(at_least=ends))
+
+    def tail(self, tail: Tail, heard: Callable[[Sequence[Heard]], None], stalled: Callable[[], None]) -> AbstractContextManager[None]:
         """Start to hear."""
         return Listen(self.resolved, tail, self.log, self.settings).heard_by(heard, stalled)
 
@@ -350,7 +351,7 @@ def _threads(process: Process, service: ResolvedService, kafka: KafkaLog) -> Non
 async def _edges(process: Process, service: ResolvedService, kafka: KafkaLog, views: Views, stack: AsyncExitStack) -> None:
     settings = process.settings
     if service.effects:
-        await _task(process, f"{service.name}.effects", Act(service, kafka, settings), stack)
+        await _task(process, f"{service.name}.effects", Act(service, kafka, settings, connect_sibling), stack)
     declared: Service = service.service
     if declared.intake is not None and declared.intake.source is not None:
         await _task(process, f"{service.name}.intake", Poll(service, kafka, settings), stack)

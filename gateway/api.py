@@ -6,19 +6,19 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import cast
 
 import structlog
-from google.protobuf.message import Message
 from retail.gateway.views.v1.rows_pb2 import OrderRow, RequestRow
 
-from backbone.declare import Bound, Tail, View
+from backbone.declare import Bound, Heard, Tail, View
 from backbone.errors import SettingsError
-from backbone.ports import Place
 from gateway import ids
 from gateway.awaiting import Waiters
-from gateway.following import Step, Views
+from gateway.following import Views
 from gateway.orders import Orders
+
+# What keys everything the door hears.
+KEY = "order_id"
 
 log = structlog.get_logger()
 
@@ -40,21 +40,20 @@ async def serve(bound: Bound, *, requests: View[RequestRow], orders: View[OrderR
     settings = bound.settings
     if not settings.order_id_key_file:
         raise SettingsError("ORDER_ID_KEY_FILE is not set: where lies the secret of the order ids? It is made there if it is missing")
-    waiters: Waiters[Step] = Waiters(settings.in_flight)
+    waiters: Waiters[Heard] = Waiters(settings.in_flight)
     use_cases = Orders(
         key=ids.secret_key(Path(settings.order_id_key_file)),
         raise_=bound.raise_(),
-        views=Views(bound.reader(requests), bound.reader(orders)),
+        views=Views(bound.reader(requests), bound.reader(orders), lambda: bound.reader_of_now(requests)),
         waiters=waiters,
         answer_within=timedelta(seconds=settings.answer_within_s),
         cluster_id=settings.cluster_id,
         now=lambda: datetime.now(UTC),
     )
 
-    def heard(events: Sequence[tuple[Message, Mapping[Place, int]]]) -> None:
-        for event, _ in events:
-            step = cast("Step", event)
-            waiters.heard(step.order_id, step)
+    def heard(all_heard: Sequence[Heard]) -> None:
+        for one in all_heard:
+            waiters.heard(getattr(one.event, KEY), one)
 
     log.warning("DEVELOPMENT MODE: the gateway believes whoever a caller says it is (metadata x-principal); keep it off open networks")
     with bound.tail(answers, heard, waiters.look_again):

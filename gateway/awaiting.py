@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
 from typing import Generic, TypeVar
@@ -26,11 +26,16 @@ class Signal(Enum):
 
 
 class Waiter(Generic[News]):
-    """One who waits for news of one order."""
+    """One who waits for news of one order.
 
-    __slots__ = ("_backlog", "_closing", "_sleeper")
+    Args:
+        wakes: whether news are worth waking up for; others are kept and read together with the next that are.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_backlog", "_closing", "_sleeper", "_wakes")
+
+    def __init__(self, wakes: Callable[[News], bool]) -> None:
+        self._wakes = wakes
         self._backlog: deque[News | Signal] = deque()
         self._closing = False
         self._sleeper: asyncio.Future[None] | None = None
@@ -44,7 +49,10 @@ class Waiter(Generic[News]):
         else:
             self._backlog.clear()
             self._backlog.append(Signal.LOOK_AGAIN)
-        self._wake()
+            self._wake()
+            return
+        if isinstance(news, Signal) or self._wakes(news):
+            self._wake()
 
     async def next(self, until: float) -> News | Signal | None:
         """The oldest news not read yet; waits for it.
@@ -92,8 +100,11 @@ class Waiters(Generic[News]):
         return self._count
 
     @contextmanager
-    def waiter(self, order_id: str) -> Iterator[Waiter[News]]:
+    def waiter(self, order_id: str, wakes: Callable[[News], bool] = lambda _: True) -> Iterator[Waiter[News]]:
         """Wait for news of an order, until the context is left, however it is left.
+
+        Args:
+            wakes: which news are worth waking up for; all if not given.
 
         Raises:
             Overloaded: too many wait already.
@@ -103,7 +114,7 @@ class Waiters(Generic[News]):
             raise Unavailable("this gateway stops; another one answers")
         if self._count >= self._limit:
             raise Overloaded(f"{self._limit} calls are under way already")
-        waiter: Waiter[News] = Waiter()
+        waiter: Waiter[News] = Waiter(wakes)
         self._waiting.setdefault(order_id, set()).add(waiter)
         self._count += 1
         try:

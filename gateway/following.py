@@ -4,29 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import TypeAlias
+from collections.abc import Awaitable, Callable
 
 import structlog
 from retail.gateway.views.v1.rows_pb2 import OrderRow, OrderStanding, RequestRow
-from retail.ordering.v1.order_pb2 import (
-    OrderCancellationRefused,
-    OrderCancelled,
-    OrderConfirmed,
-    OrderPaid,
-    OrderRejected,
-    OrderReserved,
-    OrderValidated,
-)
 
-from backbone.declare import Reader
+from backbone.declare import Heard, Reader
 from backbone.errors import DataLoss, Unavailable
 from gateway import view
 from gateway.awaiting import Signal, Waiter
 
-Step: TypeAlias = OrderValidated | OrderReserved | OrderPaid | OrderConfirmed | OrderRejected | OrderCancelled | OrderCancellationRefused
-
 # A read of two rows takes a millisecond; a Redis that takes this long is down.
 LOOK_S = 0.5
+# A view is milliseconds behind; one that needs longer than this to catch up is being rebuilt or stuck.
+LATE_S = 3.0
 # After a look that failed nobody looks for so long who can do without.
 REST_S = 1.0
 # The last look before PENDING: what the client still waits for is the way back.
@@ -39,11 +30,20 @@ log = structlog.get_logger()
 
 
 class Views:
-    """The gateway's own views."""
+    """The gateway's own views.
 
-    def __init__(self, requests: Reader[RequestRow], orders: Reader[OrderRow]) -> None:
+    Args:
+        requests: what was asked.
+        orders: where orders stand.
+        requests_of_now: a reader of requests that knows all that is in the log when it is called for.
+    """
+
+    def __init__(
+        self, requests: Reader[RequestRow], orders: Reader[OrderRow], requests_of_now: Callable[[], Awaitable[Reader[RequestRow]]]
+    ) -> None:
         self._requests = requests
         self._orders = orders
+        self._requests_of_now = requests_of_now
         self._rest_until = -math.inf
 
     @property
@@ -51,20 +51,38 @@ class Views:
         """Whether the last look failed, a moment ago."""
         return asyncio.get_running_loop().time() < self._rest_until
 
-    async def find(self, order_id: str, within_s: float = LOOK_S) -> tuple[RequestRow | None, OrderRow | None]:
+    async def find(self, order_id: str, within_s: float = LOOK_S, *, if_asked: bool = False) -> tuple[RequestRow | None, OrderRow | None]:
         """Both rows of an order.
+
+        Args:
+            within_s: how long it may take.
+            if_asked: where the order stands is only looked up if it is known that somebody asked for it.
 
         Raises:
             Unavailable: they cannot be read now.
         """
         try:
             async with asyncio.timeout(within_s):
-                found = await self._requests.get(order_id), await self._orders.get(order_id)
+                request = await self._requests.get(order_id)
+                order = await self._orders.get(order_id) if request is not None or not if_asked else None
         except (TimeoutError, Unavailable) as error:
-            self._rest_until = asyncio.get_running_loop().time() + REST_S
+            if within_s >= LOOK_S:
+                self._rest_until = asyncio.get_running_loop().time() + REST_S
             raise Unavailable(str(error) or "the gateway's views do not answer") from error
         self._rest_until = -math.inf
-        return found
+        return request, order
+
+    async def late(self, order_id: str) -> RequestRow | None:
+        """What was asked, found also when the view is behind; None if nobody has asked.
+
+        Raises:
+            Unavailable: the view does not catch up in time, so that nobody knows.
+        """
+        try:
+            async with asyncio.timeout(LATE_S):
+                return await (await self._requests_of_now()).get(order_id)
+        except TimeoutError:
+            raise Unavailable("the gateway's views are behind") from None
 
     async def newest(self, customer_id: str, limit: int) -> list[tuple[RequestRow, OrderRow | None]]:
         """A customer's newest orders, newest first.
@@ -89,7 +107,7 @@ class Following:
         order: where it stands, if known.
     """
 
-    def __init__(self, order_id: str, views: Views, waiter: Waiter[Step]) -> None:
+    def __init__(self, order_id: str, views: Views, waiter: Waiter[Heard]) -> None:
         self.order_id = order_id
         self.request: RequestRow | None = None
         self.order: OrderRow | None = None
@@ -104,11 +122,6 @@ class Following:
         return (self.request.fingerprint if self.request else "") or (self.order.fingerprint if self.order else "")
 
     @property
-    def customer_id(self) -> str:
-        """Whose order it is; empty if that is not known."""
-        return (self.request.customer_id if self.request else "") or (self.order.customer_id if self.order else "")
-
-    @property
     def answered(self) -> bool:
         """Whether the order has its answer."""
         return self.order is not None and view.answered(self.order)
@@ -119,26 +132,18 @@ class Following:
             self.order.cancellation_refusal != 0 or self.order.standing == OrderStanding.ORDER_STANDING_CANCELLED
         )
 
-    async def look(self, within_s: float = LOOK_S) -> None:
-        """Learn what the views know.
-
-        Raises:
-            Unavailable: they cannot be read now.
-        """
-        self.know(*await self._views.find(self.order_id, within_s))
-
     def know(self, request: RequestRow | None, order: OrderRow | None) -> None:
         """Take in what the views knew a moment ago."""
         self.request = request or self.request
         if order is not None:
             self.order = view.merged(order, self.order) if self.order is not None else order
 
-    async def look_if_possible(self, within_s: float = LOOK_S) -> None:
-        """Learn what the views know, or go on without: the answer comes by listening too."""
+    async def look(self, within_s: float = LOOK_S, *, if_asked: bool = False) -> None:
+        """Learn what the views know, or go on without: the answer comes by listening too. Arguments as for `Views.find`."""
         if self._views.resting:
             return
         try:
-            await self.look(within_s)
+            self.know(*await self._views.find(self.order_id, within_s, if_asked=if_asked))
         except (Unavailable, DataLoss) as error:
             log.warning("views unavailable, listening only", order_id=self.order_id, error=str(error))
 
@@ -159,9 +164,9 @@ class Following:
             if news is None:
                 self._pause *= 2
             self._again_at = now + self._pause
-            await self.look_if_possible(LOOK_S if now < until else LAST_LOOK_S)
+            await self.look(LOOK_S if now < until else LAST_LOOK_S)
             return now < until
         if isinstance(news, Signal):
             return True
-        self.order = view.after(self.order, news)
+        self.order = view.after(self.order, news.event, news.at)
         return True

@@ -28,25 +28,22 @@ from retail.gateway.v1.order_service_pb2 import (
     WatchOrderResponse,
 )
 from retail.gateway.views.v1.rows_pb2 import OrderRow, OrderStanding, RequestRow
-from retail.ordering.v1.order_pb2 import RejectionReason
+from retail.ordering.v1.order_pb2 import OrderCancellationRefused, OrderCancelled, OrderConfirmed, OrderRejected, RejectionReason
 
 from backbone import positions
-from backbone.declare import Raise
+from backbone.declare import Heard, Raise
 from backbone.errors import Unconfirmed
 from backbone.ports import Place
 from backbone.v1.meta_pb2 import Positions
 from gateway import ids, view
 from gateway.awaiting import Signal, Waiter, Waiters
-from gateway.following import Following, Step, Views
+from gateway.following import Following, Views
 from gateway.refusals import another_order, interrupted, unknown_order
 from gateway.requests import Caller, idempotency_key_of
 
 PAGE = 50
 # An acknowledgement takes milliseconds; it is waited for even by those who do not wait for the answer.
 ACKNOWLEDGED_S = 2.0
-# A view is milliseconds behind; an order that is not in it may have been placed just now, and is looked for again for so long.
-LATE_S = 1.0
-LATE_PAUSE_S = 0.02
 # A stream ends after this at the latest and can be resumed.
 WATCH_S = 900.0
 
@@ -85,7 +82,7 @@ class Orders:
         key: bytes,
         raise_: Raise,
         views: Views,
-        waiters: Waiters[Step],
+        waiters: Waiters[Heard],
         answer_within: timedelta,
         cluster_id: str,
         now: Callable[[], datetime],
@@ -111,9 +108,9 @@ class Orders:
         until = _until(caller, request)
         asked: OrderRequested | None = None
         raised: _Raised | None = None
-        with self._waiters.waiter(order_id) as waiter:
+        with self._waiters.waiter(order_id, _decides) as waiter:
             order = Following(order_id, self._views, waiter)
-            await order.look_if_possible()
+            await order.look(if_asked=True)
             if not order.fingerprint:
                 asked = self._requested(order_id, fingerprint, caller, request)
                 raised = self._raise_soon(asked, f"{order_id}:{fingerprint[:16]}", caller, waiter)
@@ -140,7 +137,7 @@ class Orders:
             Unavailable: the views do not answer; Overloaded, because too much is under way.
         """
         until = _until(caller, request)
-        with self._waiters.waiter(request.order_id) as waiter:
+        with self._waiters.waiter(request.order_id, _decides) as waiter:
             order = await self._found(caller, request.order_id, waiter)
             while not order.answered and await order.more(until):
                 pass
@@ -194,7 +191,7 @@ class Orders:
             Unavailable: the views or the log do not answer, nothing was done; Overloaded, because too much is under way.
         """
         until = _until(caller, request)
-        with self._waiters.waiter(request.order_id) as waiter:
+        with self._waiters.waiter(request.order_id, _decides) as waiter:
             order = await self._found(caller, request.order_id, waiter)
             if not order.cancellation_decided():
                 wish = OrderCancellationRequested(order_id=request.order_id, customer_id=caller.principal)
@@ -217,7 +214,7 @@ class Orders:
         event.expires_at.FromDatetime(self._now() + self._answer_within)
         return event
 
-    def _raise_soon(self, event: Message, request_id: str, caller: Caller, waiter: Waiter[Step]) -> _Raised:
+    def _raise_soon(self, event: Message, request_id: str, caller: Caller, waiter: Waiter[Heard]) -> _Raised:
         """Append an event, whether or not the caller stays: it may be in the log already when he leaves."""
         order_id = request_id.partition(":")[0]
         task = asyncio.ensure_future(
@@ -234,27 +231,25 @@ class Orders:
         task.add_done_callback(settled)
         return _Raised(task)
 
-    async def _found(self, caller: Caller, order_id: str, waiter: Waiter[Step]) -> Following:
+    async def _found(self, caller: Caller, order_id: str, waiter: Waiter[Heard]) -> Following:
         order = Following(order_id, self._views, waiter)
         order.know(*await self._of(caller, order_id))
         return order
 
     async def _of(self, caller: Caller, order_id: str) -> tuple[RequestRow | None, OrderRow | None]:
-        """Both rows of the caller's order; for a moment nothing is concluded from their absence."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + min(LATE_S, caller.patience(None))
-        pause = LATE_PAUSE_S
-        while True:
-            asked, stands = await self._views.find(order_id)
-            customers = {row.customer_id for row in (asked, stands) if row is not None and row.customer_id}
-            if customers:
-                if customers != {caller.principal}:
-                    raise unknown_order(order_id)
-                return asked, stands
-            if loop.time() + pause > until:
-                raise unknown_order(order_id)
-            await asyncio.sleep(pause)
-            pause *= 2
+        """Both rows of the caller's order; that a view does not have it yet is not taken for its absence."""
+        asked, stands = await self._views.find(order_id)
+        if asked is None and stands is None:
+            asked = await self._views.late(order_id)
+        customers = {row.customer_id for row in (asked, stands) if row is not None and row.customer_id}
+        if customers != {caller.principal}:
+            raise unknown_order(order_id)
+        return asked, stands
+
+
+def _decides(heard: Heard) -> bool:
+    """Whether this is what all but watchers wait for."""
+    return isinstance(heard.event, OrderConfirmed | OrderRejected | OrderCancelled | OrderCancellationRefused)
 
 
 class _Raised:

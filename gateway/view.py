@@ -31,7 +31,7 @@ def total(lines: Sequence[RequestedLine]) -> Money:
     return money_of(sum(line.quantity * minor_units(line.unit_price) for line in lines), lines[0].unit_price.currency_code)
 
 
-def requested(rows: Table[RequestRow], event: OrderRequested, at: datetime | None = None) -> None:
+def requested(rows: Table[RequestRow], event: OrderRequested, at: datetime) -> None:
     """The first request under an id is the order, here as for its decider, who reads them in the same sequence."""
     if event.order_id in rows:
         return
@@ -42,8 +42,7 @@ def requested(rows: Table[RequestRow], event: OrderRequested, at: datetime | Non
     row.expires_at.CopyFrom(event.expires_at)
     row.lines.extend(event.lines)
     row.total.CopyFrom(total(event.lines))
-    if at is not None:
-        row.requested_at.FromDatetime(at)
+    row.requested_at.FromDatetime(at)
 
 
 def newest(row: RequestRow) -> tuple[str, float]:
@@ -73,19 +72,19 @@ def paid(rows: Table[OrderRow], event: OrderPaid) -> None:
     row.paid = True
 
 
-def confirmed(rows: Table[OrderRow], event: OrderConfirmed, at: datetime | None = None) -> None:
+def confirmed(rows: Table[OrderRow], event: OrderConfirmed, at: datetime) -> None:
     row = _answer(rows, event, OrderStanding.ORDER_STANDING_CONFIRMED, at)
     row.reserved = row.paid = True
 
 
-def rejected(rows: Table[OrderRow], event: OrderRejected, at: datetime | None = None) -> None:
+def rejected(rows: Table[OrderRow], event: OrderRejected, at: datetime) -> None:
     row = _answer(rows, event, OrderStanding.ORDER_STANDING_REJECTED, at)
     row.reserved = row.paid = False
     row.rejection_reason = event.reason
     row.skus[:] = event.skus
 
 
-def cancelled(rows: Table[OrderRow], event: OrderCancelled, at: datetime | None = None) -> None:
+def cancelled(rows: Table[OrderRow], event: OrderCancelled, at: datetime) -> None:
     row = _answer(rows, event, OrderStanding.ORDER_STANDING_CANCELLED, at)
     row.reserved = row.paid = False
 
@@ -99,14 +98,13 @@ def _answer(
     rows: Table[OrderRow],
     event: OrderConfirmed | OrderRejected | OrderCancelled,
     standing: OrderStanding.ValueType,
-    at: datetime | None,
+    at: datetime,
 ) -> OrderRow:
     row = rows[event.order_id]
     row.customer_id = event.customer_id
     row.fingerprint = event.fingerprint
     row.standing = standing
-    if at is not None:
-        row.answered_at.FromDatetime(at)
+    row.answered_at.FromDatetime(at)
     return row
 
 
@@ -134,20 +132,20 @@ _UNTIMED: Mapping[type[Message], Callable[[Table[OrderRow], Any], None]] = {
     OrderPaid: paid,
     OrderCancellationRefused: cancellation_refused,
 }
-_TIMED: Mapping[type[Message], Callable[[Table[OrderRow], Any, datetime | None], None]] = {
+_TIMED: Mapping[type[Message], Callable[[Table[OrderRow], Any, datetime], None]] = {
     OrderConfirmed: confirmed,
     OrderRejected: rejected,
     OrderCancelled: cancelled,
 }
 
 
-def after(row: OrderRow | None, event: Any) -> OrderRow:
-    """The row after an event heard live, by the same folds as the view's; what the tail does not tell stays absent."""
+def after(row: OrderRow | None, event: Any, at: datetime) -> OrderRow:
+    """The row after an event heard live, by the same folds as the view's."""
     rows = _One(row)
     if untimed := _UNTIMED.get(type(event)):
         untimed(rows, event)
     else:
-        _TIMED[type(event)](rows, event, None)
+        _TIMED[type(event)](rows, event, at)
     return rows[event.order_id]
 
 

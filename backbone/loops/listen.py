@@ -9,11 +9,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import structlog
-from google.protobuf.message import Message
 
 from backbone.contract import ResolvedService, primary_of
-from backbone.declare import Tail
-from backbone.envelope import Undecodable, UnknownEvent, decode
+from backbone.declare import Heard, Tail
+from backbone.envelope import Undecodable, UnknownEvent, decode, moment_of_ms
 from backbone.errors import Unavailable, WorkerEnded
 from backbone.ports import Log, Place
 from backbone.settings import Settings
@@ -24,7 +23,7 @@ AGAIN_S = 0.5
 
 log = structlog.get_logger()
 
-Heard = Callable[[Sequence[tuple[Message, Mapping[Place, int]]]], None]
+Told = Callable[[Sequence[Heard]], None]
 
 
 class Listen:
@@ -46,7 +45,7 @@ class Listen:
         self._batch = settings.batch
 
     @contextlib.contextmanager
-    def heard_by(self, heard: Heard, stalled: Callable[[], None]) -> Iterator[None]:
+    def heard_by(self, heard: Told, stalled: Callable[[], None]) -> Iterator[None]:
         """Hear from the ends of all partitions, seen before this returns, until the block is left.
 
         Args:
@@ -65,7 +64,7 @@ class Listen:
             thread.join(5.0)
 
     def _run(
-        self, start: Mapping[Place, int], heard: Heard, stalled: Callable[[], None], loop: asyncio.AbstractEventLoop, stop: threading.Event
+        self, start: Mapping[Place, int], heard: Told, stalled: Callable[[], None], loop: asyncio.AbstractEventLoop, stop: threading.Event
     ) -> None:
         positions = dict(start)
         while not stop.is_set():
@@ -79,7 +78,7 @@ class Listen:
     def _until_trouble(
         self,
         positions: dict[Place, int],
-        heard: Heard,
+        heard: Told,
         stalled: Callable[[], None],
         loop: asyncio.AbstractEventLoop,
         stop: threading.Event,
@@ -88,7 +87,7 @@ class Listen:
         last = time.monotonic()
         try:
             while not stop.is_set():
-                batch = []
+                batch: list[Heard] = []
                 for record in consumer.poll(self._batch, 0.2):
                     position = {(record.topic, record.partition): record.offset + 1}
                     positions.update(position)
@@ -97,7 +96,7 @@ class Listen:
                     except (Undecodable, UnknownEvent):
                         continue  # the projector of the same topic sets it aside
                     if decoded.number in self._numbers:
-                        batch.append((decoded.event, position))
+                        batch.append(Heard(decoded.event, moment_of_ms(record.timestamp_ms), position))
                 if batch:
                     _tell(loop, heard, batch)
                 now = time.monotonic()

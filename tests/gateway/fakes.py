@@ -27,13 +27,13 @@ from retail.ordering.v1.order_pb2 import (
     RejectionReason,
 )
 
-from backbone.declare import Bound, Raise, Reader, Tail, View
+from backbone.declare import Bound, Heard, Raise, Reader, Tail, View
 from backbone.errors import Unavailable
 from backbone.ports import Place
 from backbone.settings import Settings
 from gateway import api, view
 from gateway.awaiting import Waiters
-from gateway.following import Step, Views
+from gateway.following import Views
 from gateway.orders import Orders
 from gateway.requests import Caller
 from gateway.service import answers, orders, requests
@@ -106,7 +106,7 @@ class Platform:
     metas: list[dict[str, str]] = field(default_factory=list)
     requests: Rows[RequestRow] = field(default_factory=lambda: Rows(RequestRow))
     orders: Rows[OrderRow] = field(default_factory=lambda: Rows(OrderRow))
-    listeners: list[Callable[[Sequence[tuple[Message, Mapping[Place, int]]]], None]] = field(default_factory=list)
+    listeners: list[Callable[[Sequence[Heard]], None]] = field(default_factory=list)
     stalls: list[Callable[[], None]] = field(default_factory=list)
     deaf: bool = False
 
@@ -127,32 +127,40 @@ class Platform:
             view.requested(self.requests, event, NOW + timedelta(seconds=len(self.log)))
         self.shop(self, event)
 
-    def say(self, event: Step) -> None:
+    def say(self, event: Message) -> None:
         """Orders says something: the view folds it, the tail hears it."""
         if self.projecting:
             fold(self.orders, event)
         if not self.deaf:
             for heard in self.listeners:
-                heard([(event, {("retail.ordering.orders.v1", 0): 1})])
+                heard([Heard(event, NOW, {("retail.ordering.orders.v1", 0): 1})])
+
+    async def requests_of_now(self) -> Rows[RequestRow]:
+        """The view, once it has taken in what is in the log."""
+        for _ in range(200):
+            if self.projecting:
+                return self.requests
+            await asyncio.sleep(0.01)
+        raise Unavailable("the view is behind")
 
     def bound(self, folder: Path, **settings: Any) -> Bound:
         """The door's pieces, bound to this platform."""
         return _Bound(self, Settings(ORDER_ID_KEY_FILE=str(folder / "order-id.key"), **settings))
 
-    def use_cases(self, *, limit: int = 100) -> tuple[Orders, Waiters[Step]]:
+    def use_cases(self, *, limit: int = 100) -> tuple[Orders, Waiters[Heard]]:
         """The use cases without servers."""
-        waiters: Waiters[Step] = Waiters(limit)
+        waiters: Waiters[Heard] = Waiters(limit)
 
-        def heard(events: Sequence[tuple[Any, Mapping[Place, int]]]) -> None:
-            for event, _ in events:
-                waiters.heard(event.order_id, event)
+        def heard(events: Sequence[Heard]) -> None:
+            for one in events:
+                waiters.heard(getattr(one.event, api.KEY), one)
 
         self.listeners.append(heard)
         self.stalls.append(waiters.look_again)
         made = Orders(
             key=KEY,
             raise_=self.raise_,
-            views=Views(self.requests, self.orders),
+            views=Views(self.requests, self.orders, self.requests_of_now),
             waiters=waiters,
             answer_within=timedelta(seconds=900),
             cluster_id="cluster",
@@ -161,7 +169,7 @@ class Platform:
         return made, waiters
 
 
-def fold(rows: Rows[OrderRow], event: Step) -> None:
+def fold(rows: Rows[OrderRow], event: Message) -> None:
     """As the projector does, by the table of the service."""
     for line in orders.table:
         if isinstance(event, line.hears):
@@ -179,13 +187,12 @@ class _Bound:
     def reader(self, view: View[Any]) -> Reader[Any]:
         return self.platform.requests if view is requests else self.platform.orders
 
+    async def reader_of_now(self, view: View[Any]) -> Reader[Any]:
+        assert view is requests
+        return await self.platform.requests_of_now()
+
     @contextmanager
-    def tail(
-        self,
-        tail: Tail,
-        heard: Callable[[Sequence[tuple[Message, Mapping[Place, int]]]], None],
-        stalled: Callable[[], None],
-    ) -> Iterator[None]:
+    def tail(self, tail: Tail, heard: Callable[[Sequence[Heard]], None], stalled: Callable[[], None]) -> Iterator[None]:
         assert tail is answers
         self.platform.listeners.append(heard)
         self.platform.stalls.append(stalled)

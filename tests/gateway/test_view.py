@@ -142,7 +142,7 @@ def test_whatever_was_looked_up_and_whatever_was_heard_together_they_know_the_ne
                 continue  # a waiter is there before it looks, so nothing lies between what it looked up and what it hears
             heard = None
             for event in history[first:last]:
-                heard = view.after(heard, event)
+                heard = view.after(heard, event, NOW)
             assert heard is not None
             known = rows_of(orders, *history[:looked])["o1"] if looked else OrderRow(order_id="o1")
             merged = view.merged(known, heard)
@@ -154,7 +154,7 @@ def test_whatever_was_looked_up_and_whatever_was_heard_together_they_know_the_ne
 
 def test_every_step_of_the_tail_can_be_heard() -> None:
     for history in HISTORIES.values():
-        seen = [view.after(None, event) for event in history]
+        seen = [view.after(None, event, NOW) for event in history]
         assert all(row.order_id == "o1" for row in seen)
     assert {type(event) for history in HISTORIES.values() for event in history} == {line.hears for line in orders.table}
 
