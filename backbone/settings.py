@@ -67,7 +67,7 @@ class Settings(BaseModel):
         """
         found = dict(os.environ if environment is None else environment)
         outside = {name.removeprefix("OUTSIDE_").lower(): value for name, value in found.items() if name.startswith("OUTSIDE_")}
-        given = {
+        given: dict[str, object] = {
             field.alias: found[field.alias] for field in cls.model_fields.values() if field.alias in found and found[field.alias] != ""
         }
         given["BACKBONE_OUTSIDE"] = outside

@@ -15,8 +15,8 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,7 +26,7 @@ from google.protobuf.message import Message
 from backbone import envelope
 from backbone.because import Because, because
 from backbone.contract import ResolvedEffect, ResolvedService
-from backbone.declare import CommandId, On
+from backbone.declare import CommandId, On, Sibling
 from backbone.errors import WorkerEnded
 from backbone.loops.own_thread import OwnThread
 from backbone.loops.set_aside import SetAside
@@ -59,6 +59,9 @@ BUSY_WAIT_S, IDLE_WAIT_S = 0.005, 0.1
 
 SHOWN = 10
 """How many commands that wait are shown one by one in the status."""
+
+AskSibling = Callable[[Settings, Callable[[Any], Any]], AbstractAsyncContextManager[Any]]
+"""Opens a stub of the own context for as long as it is needed."""
 
 log_ = structlog.get_logger(__name__)
 
@@ -155,12 +158,14 @@ class Act:
         service: a service with effects.
         log: where commands and outcomes lie.
         settings: given to every effect's `connect`; `slot` names the member and the transactional id.
+        ask: opens a stub of the own context's view server.
     """
 
-    def __init__(self, service: ResolvedService, log: Log, settings: Settings) -> None:
+    def __init__(self, service: ResolvedService, log: Log, settings: Settings, ask: AskSibling) -> None:
         self._service = service
         self._log = log
         self._settings = settings
+        self._ask = ask
         self._commands = service.effects[0].commands
         self._topic_id = ""
         self._aside = SetAside(service.name, settings.build)
@@ -223,8 +228,10 @@ class Act:
         """
         async with AsyncExitStack() as tools:
             for effect in self._service.effects:
+                connect = effect.effect.connect
+                opening = self._ask(self._settings, connect.stub) if isinstance(connect, Sibling) else connect(self._settings)
                 async with asyncio.timeout(CONNECT_S):
-                    tool = await tools.enter_async_context(effect.effect.connect(self._settings))
+                    tool = await tools.enter_async_context(opening)
                 for line in effect.effect.table:
                     number = self._commands.number(line.hears)
                     assert number is not None

@@ -20,6 +20,7 @@ from retail.payments.effects.v1.payment_pb2 import (
 )
 
 from backbone import envelope
+from backbone.adapters.grpc import connect_sibling
 from backbone.because import because
 from backbone.declare import Effect, command_id, on
 from backbone.errors import Fenced, WorkerEnded
@@ -114,7 +115,7 @@ class Scene:
 
     def act(self, log: Any = None, slot: int = 0) -> Act:
         """A worker of the service."""
-        return Act(self.service, log or self.log, self.ground.settings.model_copy(update={"slot": slot}))
+        return Act(self.service, log or self.log, self.ground.settings.model_copy(update={"slot": slot}), connect_sibling)
 
 
 def scenes(ground: Ground) -> Iterator[Callable[[Outside], Scene]]:
@@ -516,7 +517,7 @@ async def test_a_command_that_cannot_even_be_given_up_is_shown_and_stays_open(sc
     service = stage.ground.effects(effect)
     payments = Payments(stage.ground, service, stage.log)
     payments.say(authorize("order-1", within_s=-1), authorize("order-2"))
-    act = Act(service, stage.log, stage.ground.settings)
+    act = Act(service, stage.log, stage.ground.settings, connect_sibling)
     async with running(act):
         await until(lambda: act.status()["done"] == 1 and act.status()["stuck"] == 1, "one done, one stuck")
         [stuck] = act.status()["waiting"]
