@@ -7,7 +7,7 @@ ARGS ?=
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .SUFFIXES:
-.PHONY: help setup protos check format test bench demo up order clean lock
+.PHONY: help setup protos kafka check format test bench demo up order clean lock
 
 V := .venv/bin
 RUN := $(V)/python
@@ -23,6 +23,7 @@ Services on a backbone of events: the runtime `backbone` and a shop built on it.
   make check   ruff, mypy, basedpyright, import rules, contracts; `make format` mends what it can
   make bench   benchmarks: ratios measured side by side
   make protos  code from the contracts in protos/
+  make kafka   Kafka's jars, fetched once and checked, and what makes it start fast
   make setup   .venv with hash-pinned packages (every other target does this first)
   make clean   removes what was made here; asks before it deletes a log
   make lock    resolves requirements.in anew into requirements.lock
@@ -40,6 +41,9 @@ setup:
 protos: setup
 	@$(RUN) build_protos.py
 
+kafka: protos
+	@$(RUN) -m backbone.local.kafka
+
 check: protos
 	$(V)/ruff check .
 	$(V)/ruff format --check .
@@ -55,16 +59,16 @@ format: protos
 	$(V)/ruff format .
 	$(V)/buf format -w protos
 
-test: protos
+test: kafka
 	@$(RUN) -m pytest $(ARGS)
 
-bench: protos
+bench: kafka
 	@$(RUN) -m benchmarks $(ARGS)
 
-demo: protos
+demo: kafka
 	@$(RUN) -m demo $(ARGS)
 
-up: protos
+up: kafka
 	@$(V)/backbone up $(ARGS)
 
 order: protos
