@@ -107,10 +107,19 @@ class Shown:
         """The projection, as a process runs it."""
         return Project(self.service, self.view, self.log, rows, self.settings.model_copy(update=settings))
 
-    def tell(self, *events: Message) -> Place:
-        """Append events in one transaction; the last one's partition and the position after it."""
-        records = [(getattr(event, self.view.key), self.value(event)) for event in events]
-        return self.append([(key.encode(), value, partition_of(key.encode(), PARTITIONS)) for key, value in records])
+    def tell(self, *events: Message) -> None:
+        """Append events in one transaction."""
+        keys = [str(getattr(event, self.view.key)).encode() for event in events]
+        self.append([(key, self.value(event), partition_of(key, PARTITIONS)) for key, event in zip(keys, events, strict=True)])
+
+    def say(self, event: Message) -> dict[Place, int]:
+        """Append one event; the position after it."""
+        key = str(getattr(event, self.view.key))
+        appender = self.log.appender()
+        partition, offset = appender.append(self.topic, key.encode(), self.value(event)).result(WITHIN_S)
+        appender.close()
+        self.appended[key] = None
+        return {(self.topic, partition): offset + 1}
 
     def value(self, event: Message) -> bytes:
         """The bytes of an event as its writer writes them."""
@@ -119,8 +128,8 @@ class Shown:
         meta = Meta(id=f"payments.payments:{next(self.numbers)}", writer="payments.payments")
         return encode(number, event.SerializeToString(), meta.SerializeToString())
 
-    def append(self, records: Sequence[tuple[bytes | None, bytes | None, int]]) -> Place:
-        """Append raw records in one transaction; the last one's partition and the position after it."""
+    def append(self, records: Sequence[tuple[bytes | None, bytes | None, int]]) -> None:
+        """Append raw records in one transaction: key, value, partition."""
         producer = self.log.producer(f"{self.service.name}.test")
         producer.begin()
         for key, value, partition in records:
@@ -129,9 +138,6 @@ class Shown:
                 self.appended[key.decode(errors="replace")] = None
         producer.commit()
         producer.close()
-        last = self.topic, records[-1][2]
-        end = self.log.high_watermarks([last])[last]
-        return last[0], end - 1  # a transaction's marker lies behind it
 
     def fragments(self) -> list[Fragment]:
         """Where the rows lie."""

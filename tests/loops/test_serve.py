@@ -24,7 +24,7 @@ from backbone.loops.project import Project
 from backbone.loops.serve import Views
 from backbone.partitioner import partition_of
 from backbone.ports import Fetched, Fragment, Place
-from backbone.positions import Vector, decode
+from backbone.positions import Vector, decode, encode
 from backbone.settings import Settings
 from tests.examples import payment_authorized
 from tests.loops.histories import PARTITIONS, WRONG, Shown, customers, shown
@@ -164,8 +164,8 @@ async def test_a_question_waits_for_the_position_it_demands(here: Shown, rows: M
     here.fold(project, rows)
     async with serving(here, views_of(here, rows)) as settings:
         await until(lambda: _is(settings, SERVING), "serving")
-        _, end = here.tell(payment_authorized("o-2", "a"))
-        asked = asyncio.create_task(ask(settings, "a", f"{here.topic}/{partition_of(b'a', PARTITIONS)}@{end}"))
+        at_least = encode(here.say(payment_authorized("o-2", "a")))
+        asked = asyncio.create_task(ask(settings, "a", at_least))
         await asyncio.sleep(0)
         assert (await ask(settings, "a")).authorized == 1, "who demands nothing is answered at once"
         assert not asked.done()
@@ -393,8 +393,8 @@ async def test_a_stop_lets_the_question_under_way_finish(here: Shown, rows: Memo
     views = views_of(here, rows)
     async with serving(here, views) as settings:
         await until(lambda: _is(settings, SERVING), "serving")
-        _, end = here.tell(payment_authorized("o-2", "a"))
-        asked = asyncio.create_task(ask(settings, "a", f"{here.topic}/{partition_of(b'a', PARTITIONS)}@{end}"))
+        at_least = encode(here.say(payment_authorized("o-2", "a")))
+        asked = asyncio.create_task(ask(settings, "a", at_least))
         await until(lambda: _true(views.status()["asking"] == 1), "waiting")
         folding = asyncio.create_task(asyncio.to_thread(here.fold, project, rows))
     await folding

@@ -209,8 +209,8 @@ async def test_a_question_sees_its_own_write_within_its_deadline(here: Shown, va
     place = (here.topic, partition_of(b"a", PARTITIONS))
     with projecting(here.project(RedisRows(valkey.url))):
         for number in range(1, 21):
-            _, end = await asyncio.to_thread(here.tell, payment_authorized(f"o-{number}", "a"))
-            row = await views.reader(here.view.view, views.question(10, {place: end})).get("a")
+            after = await asyncio.to_thread(here.say, payment_authorized(f"o-{number}", "a"))
+            row = await views.reader(here.view.view, views.question(10, after)).get("a")
             assert row is not None
             assert row.authorized == number
         began = time.monotonic()
