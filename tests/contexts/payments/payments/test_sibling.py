@@ -10,7 +10,7 @@ from retail.payments.effects.v1.payment_pb2 import GivenUpCommand
 from retail.payments.views.v1 import risk_pb2_grpc
 from retail.payments.views.v1.risk_pb2 import CustomerHistory, GetCustomerHistoryRequest, GetCustomerHistoryResponse
 
-from backbone.adapters.grpc import AS_OF
+from backbone.adapters.grpc import AS_OF, connect_sibling
 from backbone.declare import sibling
 from backbone.positions import encode
 from backbone.settings import Settings
@@ -26,7 +26,7 @@ from tests.examples import (
     void_card,
 )
 
-ask = sibling(risk_pb2_grpc.RiskViewServiceStub)
+stub = sibling(risk_pb2_grpc.RiskViewServiceStub).stub
 
 TOPIC = "retail.payments.payments-by-customer.v1"
 
@@ -58,19 +58,19 @@ READ_AT = [Position(topic=TOPIC, partition=0, next_offset=3), Position(topic=TOP
 
 
 async def test_the_outcome_records_the_answer_and_where_the_view_stood(settings: Settings) -> None:
-    async with ask(settings) as risk:
+    async with connect_sibling(settings, stub) as risk:
         outcome = await effects.assess(risk, assess_risk())
     assert outcome == risk_assessed(authorized=4, declined=2, read_at=READ_AT)
 
 
 async def test_a_customer_without_a_history_has_none(settings: Settings) -> None:
-    async with ask(settings) as risk:
+    async with connect_sibling(settings, stub) as risk:
         outcome = await effects.assess(risk, assess_risk(customer_id="customer-2"))
     assert outcome == risk_assessed(read_at=READ_AT)
 
 
 async def test_a_sibling_that_does_not_answer_is_no_outcome() -> None:
-    async with ask(Settings.read({"VIEWS_TARGET": "127.0.0.1:1"})) as risk:
+    async with connect_sibling(Settings.read({"VIEWS_TARGET": "127.0.0.1:1"}), stub) as risk:
         with pytest.raises(grpc.aio.AioRpcError):
             await effects.assess(risk, assess_risk())
 
