@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException
@@ -11,13 +11,16 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.cimpl import NewTopic
 
-from backbone.adapters.kafka_clients import Options, common_options, connect, error_of, meaning
+from backbone.adapters.kafka_clients import Options, common_options, connect, error_of, is_passing, meaning
 from backbone.errors import DeclarationError, Unavailable
 from backbone.ports import Place
 from backbone.settings import Settings
 
 ASK_WITHIN_S = 30.0
 """Making hundreds of topics at once takes a broker some seconds."""
+
+ATTEMPT_WITHIN_S = 5.0
+"""A client that knows of no controller, as after a broker was away, waits in vain; the next attempt finds it."""
 
 HOUR_MS = 3_600_000
 WEEK_MS = 7 * 24 * HOUR_MS
@@ -112,19 +115,27 @@ class KafkaAdmin:
         missing = {spec.name: spec for spec in specs if spec.name not in existing}
         if not missing:
             return ()
-        asked = self._client.create_topics(
-            [NewTopic(spec.name, spec.partitions, replication_factor, config=dict(spec.config)) for spec in missing.values()],
-            operation_timeout=ASK_WITHIN_S,
-            request_timeout=ASK_WITHIN_S,
-        )
-        for name, future in asked.items():
-            try:
-                future.result(ASK_WITHIN_S + 1.0)
-            except KafkaException as error:
-                if error_of(error).code() != KafkaError.TOPIC_ALREADY_EXISTS:  # somebody else made it at the same moment
-                    raise meaning(error_of(error), f"making topic {name}") from error
+        deadline = time.monotonic() + ASK_WITHIN_S
+        while (failed := self._create(missing.values(), replication_factor)) is not None:
+            if not is_passing(failed) or time.monotonic() > deadline:
+                raise meaning(failed, f"making topics {', '.join(sorted(missing)[:5])}")
         self._await(missing)
         return tuple(missing)
+
+    def _create(self, specs: Iterable[TopicSpec], replication_factor: int) -> KafkaError | None:
+        asked = self._client.create_topics(
+            [NewTopic(spec.name, spec.partitions, replication_factor, config=dict(spec.config)) for spec in specs],
+            operation_timeout=ATTEMPT_WITHIN_S,
+            request_timeout=ATTEMPT_WITHIN_S,
+        )
+        for future in asked.values():
+            try:
+                future.result(ATTEMPT_WITHIN_S + 1.0)
+            except KafkaException as error:
+                # made by somebody else at the same moment, or by us in an attempt whose answer was lost
+                if error_of(error).code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                    return error_of(error)
+        return None
 
     def committed(self, group: str) -> Mapping[Place, int]:
         """Committed offsets of a group, whoever asks; empty if there is none."""

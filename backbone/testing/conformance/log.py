@@ -514,11 +514,11 @@ def until(condition: Callable[[], bool], within_s: float = WITHIN_S) -> None:
         time.sleep(0.001)
 
 
-def poll_until(condition: Callable[[], bool], *members: Member, limit: int = 100) -> None:
+def poll_until(condition: Callable[[], bool], *members: Member, limit: int = 100, within_s: float = WITHIN_S) -> None:
     """Poll members in turn, until a condition holds."""
-    deadline = time.monotonic() + WITHIN_S
+    deadline = time.monotonic() + within_s
     while not condition():
-        assert time.monotonic() < deadline, f"did not come true within {WITHIN_S:g} s: {[sorted(member.held) for member in members]}"
+        assert time.monotonic() < deadline, f"did not come true within {within_s:g} s: {[sorted(member.held) for member in members]}"
         for member in members:
             member.step(limit)
 
