@@ -21,6 +21,7 @@ from demo.purchases import CATALOGUE, Purchase, read_prices, read_purchases
 from demo.rest import wait_for_rest
 from laws import books, log
 from laws.check import Verdict, check
+from laws.entries import Entry
 from shop import shop
 from tests.e2e.client import Customer
 from tests.local.waiting import wait_until
@@ -61,7 +62,11 @@ class Shop:
     def verdict(self) -> Verdict:
         """What the laws say once it is at rest."""
         self.rest()
-        return check(log.read(self.kafka), books.read(self.here.outside["provider"]))
+        return check(self.entries(), books.read(self.here.outside["provider"]))
+
+    def entries(self) -> Iterator[Entry]:
+        """Everything that lies in its log."""
+        return log.read(self.kafka)
 
     def books(self, order_id: str) -> list[tuple[str, int]]:
         """Kind and amount of what the provider wrote down about an order."""
@@ -130,7 +135,7 @@ class Shop:
     def open_commands(self) -> int:
         """How many commands have no outcome, now."""
         topic = "private.payments.payments.commands"
-        last = {entry.key: entry.value for entry in log.read(self.kafka) if entry.place.topic == topic}
+        last = {entry.key: entry.value for entry in self.entries() if entry.place.topic == topic}
         return sum(value is not None for value in last.values())
 
     def _ends(self, prefixes: tuple[str, ...], isolation: IsolationLevel) -> dict[tuple[str, int], int]:
@@ -145,7 +150,7 @@ class Shop:
 
     def _last_price(self, sku: str) -> int:
         found = 0
-        for entry in log.read(self.kafka):
+        for entry in self.entries():
             if entry.name == "PriceListed" and entry.event.sku == sku:
                 found = entry.event.unit_price.units * 100 + entry.event.unit_price.nanos // 10_000_000
         return found
