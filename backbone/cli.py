@@ -5,6 +5,7 @@ Exit codes: 0 all is well, 1 trouble was found, 2 the command was not understood
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 import time
@@ -179,8 +180,9 @@ def story(checkout: Checkout, order: str | None, last: bool, as_json: bool) -> N
 @click.argument("what", required=False, default="")
 @click.option("--from-beginning", is_flag=True, help="Begin with all that lies in the log already.")
 @click.option("--seconds", type=click.FloatRange(min=0), help="Stop after so many seconds.")
+@click.option("--count", type=click.IntRange(min=1), help="Stop after so many lines.")
 @click.pass_obj
-def tail(checkout: Checkout, what: str, from_beginning: bool, seconds: float | None) -> None:
+def tail(checkout: Checkout, what: str, from_beginning: bool, seconds: float | None, count: int | None) -> None:
     """Show what is said while you watch, decoded, until Ctrl-C.
 
     WHAT is a topic, a part of the names of several, or the id of an order (or its beginning); everything if it is left out.
@@ -194,7 +196,7 @@ def tail(checkout: Checkout, what: str, from_beginning: bool, seconds: float | N
         of = f" of conversations that begin with {conversation}" if conversation else ""
         click.echo(f"listening to {topics_heard} topics{of}; Ctrl-C stops", err=True)
         try:
-            for entry in operation.follow(log, decoder, since, conversation, seconds):
+            for entry in itertools.islice(operation.follow(log, decoder, since, conversation, seconds), count):
                 click.echo(operation.line(entry))
         except KeyboardInterrupt:
             return

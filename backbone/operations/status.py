@@ -273,6 +273,8 @@ def _held_up(answer: Mapping[str, Any]) -> Iterator[str]:
         waiting = part.get("waiting")
         if isinstance(waiting, dict):
             yield f"{name}: {waiting.get('reason')}"
+        for command in waiting[:1] if isinstance(waiting, list) else ():
+            yield f"{name}: {command['command']} of {command['aggregate']}, tried {command['tries']} times: {command['error']}"
         if part.get("error"):
             yield f"{name}: {part['error']}"
 

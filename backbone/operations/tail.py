@@ -53,7 +53,8 @@ def follow(
     consumer = log.consumer(since)
     try:
         while deadline is None or time.monotonic() < deadline:
-            for record in consumer.poll(BATCH, POLL_S):
+            # Partitions come one after the other; within what came together, time is the order people expect.
+            for record in sorted(consumer.poll(BATCH, POLL_S), key=lambda record: (record.timestamp_ms, record.topic, record.offset)):
                 entry = decoder.decode(record)
                 if entry is not None and not entry.copy_of and entry.meta.correlation_id.startswith(conversation):
                     yield entry

@@ -175,11 +175,18 @@ def test_what_loops_wait_for_is_told() -> None:
             "ordering.orders.decide": {"partitions": {"0": {"frozen": "", "waits_for": "rows of price"}, "1": {"frozen": "newer state"}}},
             "ordering.orders.price": {"waiting": {"reason": "Redis does not answer", "age_s": 3.0}},
         },
-        "edges": {"ordering.catalogue.intake": {"error": "FileNotFoundError"}, "payments.payments.effects": {"partitions": [0, 1]}},
+        "edges": {
+            "ordering.catalogue.intake": {"error": "FileNotFoundError"},
+            "payments.payments.effects": {
+                "partitions": [0, 1],
+                "waiting": [{"command": "AuthorizeCard", "aggregate": "order-1", "id": "c", "tries": 4, "error": "ConnectError"}],
+            },
+        },
     }
     assert list(status._held_up(answer)) == [
         "ordering.orders.decide p0: rows of price",
         "ordering.orders.decide p1: newer state",
         "ordering.orders.price: Redis does not answer",
         "ordering.catalogue.intake: FileNotFoundError",
+        "payments.payments.effects: AuthorizeCard of order-1, tried 4 times: ConnectError",
     ]
