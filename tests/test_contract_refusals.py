@@ -303,6 +303,19 @@ def test_a_view_that_is_filled_by_nothing(small: Small) -> None:
         resolve(ordering(), Service("orders", View(small.OrderRow)))
 
 
+def test_a_view_that_looks_up_rows(small: Small) -> None:
+    """When the record was appended it may look up."""
+
+    def fold_at(rows: object, came: object, looked_up: object) -> None:
+        """Folds nothing."""
+
+    other = View(small.OrderRow, on(small.OrderPlaced, fold))
+    view = View(small.OrderRow, on(small.OrderPlaced, fold_at, look_up=other.rows(lambda event: [event.order_id])))
+    with Refusal("view OrderRow", "looks up rows", "join two views at read"):
+        resolve(ordering(), Service("orders", view))
+    resolve(ordering(), Service("orders", View(small.OrderRow, on(small.OrderPlaced, fold_at, look_up=happened_at))))
+
+
 def test_a_view_with_a_key_of_its_own(small: Small) -> None:
     for key in ("order_id", lambda event: event.order_id):
         view = View(small.OrderRow, on(small.OrderPlaced, fold, key=key))

@@ -23,7 +23,7 @@ from backbone.contract.topics import (
     topics_holding,
     topics_in,
 )
-from backbone.declare import Api, Context, Decider, Effect, Intake, On, Platform, Query, Rows, Service, Sibling, Tail, View
+from backbone.declare import Api, Context, Decider, Effect, Intake, On, Platform, Query, Rows, Service, Sibling, Tail, View, happened_at
 from backbone.errors import ContractError
 
 
@@ -160,6 +160,9 @@ def _resolve_view(context: str, view: View[Any], name: str) -> ResolvedView:
     for line in view.table:
         if line.key is not None or line.by is not None:
             raise ContractError(where, f"{line} has a key=", "A view reads a topic or copy by its row's key; offer a copy.")
+        for look_up in line.look_ups:
+            if look_up is not happened_at:
+                raise ContractError(where, f"{line} looks up rows", "A view looks up happened_at and nothing else; join two views at read.")
         _own_package(context, where, [line.hears])
         reactions.append(_reads(where, line, key, name))
     topics = {reaction.topic.name: reaction.topic for reaction in reactions}

@@ -128,11 +128,11 @@ class Project:
             StrangeCluster: the rows are of another log.
             WorkerEnded: the log ended this worker.
         """
-        if self._waiting is not None and not self._resumed():
-            self._pause()
-            self._consumer.poll(self._batch, min(timeout_s, max(self._waiting.retry_at - self._clock(), 0.0)))
-            return False
         try:
+            if self._waiting is not None and not self._resumed():
+                self._pause()
+                self._consumer.poll(self._batch, min(timeout_s, max(self._waiting.retry_at - self._clock(), 0.0)))
+                return False
             self._look()
             records = self._consumer.poll(self._batch, timeout_s)
             if self._waiting is not None:
@@ -343,18 +343,15 @@ class Project:
         self._waiting = _Waiting(reason, now if before is None else before.since, now + pause_s, pause_s)
 
     def _resumed(self) -> bool:
-        """Try to go on where the rows say; whether it worked."""
+        """Go on where the rows say, if it is time to try; whether it was.
+
+        Raises:
+            Unavailable: the rows still cannot be reached.
+        """
         waiting = self._waiting
-        if waiting is None:
-            return True
-        if self._clock() < waiting.retry_at:
-            return False
-        try:
-            starts = self._take_up(list(self._marks))
-        except Unavailable as error:
-            self._wait(str(error))
-            return False
-        for partition, start in starts.items():
+        if waiting is None or self._clock() < waiting.retry_at:
+            return waiting is None
+        for partition, start in self._take_up(list(self._marks)).items():
             self._consumer.seek((self._topic, partition), start)
         self._consumer.resume([(self._topic, partition) for partition in sorted(self._paused)])
         self._paused.clear()
