@@ -85,8 +85,16 @@ class Checkout:
             ) from error
 
     def files(self) -> dict[str, Path]:
-        """Where each outside file comes from, by name."""
-        return {name: self.root / path for name, path in self.outside.items()}
+        """Where each outside file comes from, by name.
+
+        Raises:
+            SettingsError: one of them does not exist.
+        """
+        found = {name: self.root / path for name, path in self.outside.items()}
+        for name, path in found.items():
+            if not path.is_file():
+                raise SettingsError(f"[tool.backbone.outside] says that {name} is {path}, and there is no such file")
+        return found
 
     def stack(self) -> StackState | None:
         """What the local stack wrote down, or None if there was never one."""

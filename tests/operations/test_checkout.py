@@ -68,6 +68,14 @@ def test_a_pyproject_that_is_no_toml_is_refused(tmp_path: Path) -> None:
         made(tmp_path, "[tool.backbone\n")
 
 
+def test_files_that_stand_for_the_outside_must_be_there(tmp_path: Path) -> None:
+    found = made(tmp_path, '[tool.backbone.outside]\ncatalogue = "catalogue.csv"\n')
+    with pytest.raises(SettingsError, match=r"catalogue is .*catalogue\.csv, and there is no such file"):
+        found.files()
+    (tmp_path / "catalogue.csv").write_text("sku\n")
+    assert found.files() == {"catalogue": tmp_path / "catalogue.csv"}
+
+
 def test_without_a_stack_the_way_to_one_is_told(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="`backbone up`"):
         made(tmp_path).settings()
