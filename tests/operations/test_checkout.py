@@ -28,6 +28,12 @@ def test_this_checkout_declares_the_shop() -> None:
     assert [context.name for context in found.platform().contexts] == ["ordering", "payments", "fulfilment", "gateway"]
 
 
+def test_every_file_that_the_shop_takes_in_is_in_this_checkout() -> None:
+    """So that `make up` starts with articles and stock."""
+    found = find_checkout(start=ROOT, variables={})
+    assert set(found.files()) == {outside.name for outside in found.platform().outside if outside.file}
+
+
 def test_contexts_and_gateway_are_found_by_their_names() -> None:
     found = find_checkout(start=ROOT, variables={})
     assert found.context("ordering").name == "ordering"
