@@ -16,6 +16,10 @@ from backbone.ports import Place, Record
 from backbone.v1.meta_pb2 import Meta, Observed, Position
 
 LENGTH_DELIMITED = 2
+MOST_AFTER = 64
+"""Entries of `Meta.after` at most: one conversation touches one partition of each topic on its way, so this is never met in earnest; what
+is furthest back goes first."""
+
 META_TAG = bytes([META_FIELD << 3 | LENGTH_DELIMITED])
 ID_TAG = bytes([Meta.ID_FIELD_NUMBER << 3 | LENGTH_DELIMITED])
 SEQUENCE_TAG = bytes([Meta.SEQUENCE_FIELD_NUMBER << 3])
@@ -196,10 +200,18 @@ def because_of(
         writer=writer,
         build=build,
         traceparent=meta.traceparent,
-        after=[Position(topic=record.topic, partition=record.partition, next_offset=record.offset + 1)],
+        after=_after(meta, record),
         observed=list(observed),
     )
     return Said(f"{writer}:{topic_id}:{record.partition}:{record.offset}", tail.SerializeToString(deterministic=True))
+
+
+def _after(meta: Meta, record: Record) -> list[Position]:
+    """What comes because of a record comes after it, and after all that the record came after."""
+    if len(meta.after) >= MOST_AFTER:
+        del meta.after[: len(meta.after) - MOST_AFTER + 1]
+    own = Position(topic=record.topic, partition=record.partition, next_offset=record.offset + 1)
+    return [*(one for one in meta.after if (one.topic, one.partition) != (own.topic, own.partition)), own]
 
 
 def root_meta(

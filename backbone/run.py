@@ -221,6 +221,8 @@ COUNTERS = {
     "folded": "Records folded into rows",
     "done": "Commands done",
     "quarantined": "Records set aside",
+    "recovered": "Times a loop began again from the log after a failed commit",
+    "replaced": "Producers replaced after a suspect commit",
     "raised": "Events raised from outside",
 }
 GAUGES = {

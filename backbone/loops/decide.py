@@ -7,15 +7,14 @@ The rules it obeys:
 - Staging is per record: a decision that raises loses all of that record, parks its key and changes nothing else.
 - A batch is one transaction: events, copies, commands, state entries, ticks, quarantined records, one position record per partition,
   input offsets. Memory follows the commit, never precedes it.
-- A failed or unknown commit ends the worker; its slot starts again and takes over.
+- After a failed or unknown commit nothing in memory counts: the producer is replaced, which ends what it left open, and every partition
+  is taken over again. Who was fenced ends.
 """
 
 from __future__ import annotations
 
-import heapq
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -37,12 +36,12 @@ from backbone.envelope import (
     moment_of_ms,
     split_entry_key,
 )
-from backbone.errors import DeclarationError, Unavailable, WorkerEnded
-from backbone.loops.looking_up import Answers, LookingUp, NotYet, Wanted
+from backbone.errors import DeclarationError, Fenced, Unavailable, WorkerEnded
+from backbone.loops.holding import Came, Partition, TakingOver, positions_entry
+from backbone.loops.looking_up import Answers, LookingUp, NotYet
 from backbone.loops.set_aside import SetAside
-from backbone.loops.snapshots import PARKED, POSITIONS, Held, Snapshots
+from backbone.loops.snapshots import PARKED, Held, Snapshots
 from backbone.ports import Consumer, Log, Place, Record, Rows
-from backbone.positions import from_proto, to_proto
 from backbone.rules import BreaksRules, check
 from backbone.settings import Settings
 from backbone.v1.meta_pb2 import Meta
@@ -54,7 +53,6 @@ from backbone.v1.private_pb2 import (
     QUARANTINE_REASON_UNKNOWN_EVENT,
     Forwarded,
     Parked,
-    PartitionPositions,
     QuarantineReason,
     StateEntry,
 )
@@ -75,54 +73,6 @@ class Out(NamedTuple):
     key: bytes
     value: bytes | None
     partition: int = -1
-
-
-@dataclass(slots=True)
-class Partition:
-    """What a worker holds of one partition number of its inputs.
-
-    Attributes:
-        positions: next offset by input topic, as decided.
-        frozen: why this build must not decide here, if so.
-        deadlines: heap of (due, key); entries that no longer hold are skipped when they surface.
-        due: what each waiting aggregate is due at.
-        ticking: deadlines that have passed: key -> (due, ends of the inputs that must be decided first).
-        ticked: deadlines whose tick is written.
-        held_back: records that wait for rows, and everything behind them.
-    """
-
-    number: int
-    aggregates: dict[str, Held] = field(default_factory=dict)
-    parked: dict[str, Parked] = field(default_factory=dict)
-    positions: dict[str, int] = field(default_factory=dict)
-    frozen: str = ""
-    deadlines: list[tuple[datetime, str]] = field(default_factory=list)
-    due: dict[str, datetime] = field(default_factory=dict)
-    ticking: dict[str, tuple[datetime, Mapping[Place, int]]] = field(default_factory=dict)
-    ticked: dict[str, datetime] = field(default_factory=dict)
-    held_back: deque[Came] = field(default_factory=deque)
-    waits_for: str = ""
-    waits_since: float = 0.0
-    retry_at: float = 0.0
-
-
-@dataclass(slots=True)
-class Came:
-    """A record on its way through a batch.
-
-    Attributes:
-        at_ms: when it was appended; for a forwarded one, the original.
-        wrong: why it cannot be decided, if so.
-    """
-
-    record: Record
-    at_ms: int
-    event: Any = None
-    meta: Meta = field(default_factory=Meta)
-    key: str = ""
-    line: On[Any, Any] | None = None
-    wanted: Wanted | None = None
-    wrong: tuple[QuarantineReason.ValueType, str] | None = None
 
 
 @dataclass(slots=True)
@@ -176,11 +126,14 @@ class Decide:
         self._ways = {said: _way(said, self._resolved.primary, self._resolved.commands) for said in said_by(self._decider)}
         self._looking_up = LookingUp(service, log, rows, settings.partitions)
         self._topic_ids = {name: log.topics()[name][0] for name in self._inputs}
+        self._taking_over = TakingOver(service, self._inputs, self._snapshots, log, settings)
         self._partitions: dict[int, Partition] = {}
         self._idle_since = time.monotonic()
         self.decided = 0
         self.said = 0
         self.set_aside = 0
+        self.recovered = 0
+        self.replaced = 0
         self._producer = log.producer(f"{self.name}.decide.{settings.slot}")
         self._consumer: Consumer = log.group_consumer(
             self.name, f"{self.name}.{settings.slot}", self._inputs, self._assigned, self._revoked
@@ -196,6 +149,7 @@ class Decide:
             Whether anything was committed.
 
         Raises:
+            Fenced: another process took this slot.
             WorkerEnded: the worker cannot go on; its slot starts again.
         """
         staged = Staged()
@@ -207,7 +161,13 @@ class Decide:
             came = [self._taken_apart(record) for record in polled if self._may_decide(record)]
         if came:
             self._decide(came, staged)
-        return self._commit(staged)
+        try:
+            return self._commit(staged)
+        except Fenced:
+            raise
+        except WorkerEnded as error:
+            self._recover(error)
+            return False
 
     def status(self) -> dict[str, Any]:
         """What it holds and waits for, for people and probes."""
@@ -216,6 +176,8 @@ class Decide:
             "decided": self.decided,
             "said": self.said,
             "quarantined": self.set_aside,
+            "recovered": self.recovered,
+            "replaced": self.replaced,
             "partitions": {
                 partition.number: {
                     "aggregates": len(partition.aggregates),
@@ -225,7 +187,7 @@ class Decide:
                     "waiting": len(partition.held_back),
                     "waits_for": partition.waits_for,
                     "waits_s": round(now - partition.waits_since, 3) if partition.waits_for else 0.0,
-                    "deadlines": len(partition.due),
+                    "deadlines": len(partition.deadlines),
                 }
                 for partition in list(self._partitions.values())
             },
@@ -272,94 +234,25 @@ class Decide:
         log.info("revoked", service=self.name, partitions=sorted({number for _, number in places}))
 
     def _taken_over(self, number: int) -> Partition:
-        places = [(topic, number) for topic in self._inputs]
-        committed = self._consumer.committed(places)
-        state_place = (self._state_topic, number)
-        until = self._log.high_watermarks([state_place])[state_place]
-        start = self._log.starts([state_place])[state_place]
-        partition = Partition(number)
-        recorded: dict[Place, int] = {}
-        older = False
-        for record in self._log.read(state_place, start, until):
-            older = self._restored(partition, record, recorded) or older
-        first = self._log.high_watermarks(places) if self._decider.since == "now" else self._log.starts(places)
-        for place in places:
-            known = max(committed.get(place) or 0, recorded.get(place, 0))
-            partition.positions[place[0]] = known or first[place]
-        if self._decider.since == "now" and not recorded:
-            self._record(partition)
-        if older and not partition.frozen:
-            self._refold(partition)
+        committed = self._consumer.committed([(topic, number) for topic in self._inputs])
+        partition = self._taking_over.take_over(number, committed, self._producer)
         for key, held in partition.aggregates.items():
             self._arm(partition, key, held)
         return partition
 
-    def _record(self, partition: Partition) -> None:
-        """Keep where the first read starts, so that a restart before the first decision does not move it."""
-        offsets = {(topic, partition.number): offset for topic, offset in partition.positions.items()}
-        self._producer.begin()
-        self._producer.produce(
-            self._state_topic, entry_key("", POSITIONS), self._positions_entry(partition.number, offsets), partition.number
-        )
-        self._producer.commit()
-
-    def _restored(self, partition: Partition, record: Record, recorded: dict[Place, int]) -> bool:
-        """Take up one record of the state topic; True if an older version wrote it."""
-        if record.key is None:
-            return False
-        key, entry_name = split_entry_key(record.key)
-        if record.value is None:
-            if entry_name == PARKED:
-                partition.parked.pop(key, None)
-            elif "/" in entry_name and key in partition.aggregates:
-                partition.aggregates[key] = self._snapshots.without(partition.aggregates[key], entry_name)
-            return False
-        try:
-            entry = StateEntry.FromString(record.value)
-        except DecodeError as error:
-            raise WorkerEnded(f"{record.topic}/{record.partition}@{record.offset} is no state entry: {error}") from error
-        if entry_name == POSITIONS:
-            recorded.update(from_proto(entry.positions.inputs))
-        elif entry_name == PARKED:
-            partition.parked[key] = entry.parked
-        elif entry.version > self._decider.version:
-            partition.frozen = (
-                f"its state is of version {entry.version} (build {entry.build}), this build folds version {self._decider.version}: "
-                "run the newer build"
-            )
-        elif entry.version < self._decider.version:
-            return True
-        else:
-            partition.aggregates[key] = self._snapshots.taken_up(partition.aggregates.get(key) or self._blank(), entry)
-        return False
-
-    def _refold(self, partition: Partition) -> None:
-        """Fold the decider's own topic again, because an older version of it wrote the state, and keep what comes out."""
-        primary = self._resolved.primary
-        place = (primary.name, partition.number)
-        aggregates: dict[str, Held] = {}
-        until = self._log.high_watermarks([place])[place]
-        for record in self._log.read(place, self._log.starts([place])[place], until):
-            try:
-                own = decode(primary, record)
-            except UnknownEvent:
-                partition.frozen = f"its own topic holds an event this build does not know, at offset {record.offset}: run the newer build"
-                return
-            except Undecodable:
-                continue
-            held = aggregates.get(own.key) or self._blank()
-            if own.meta.sequence == held.sequence + 1:
-                state = self._decider.evolve(held.state, own.event)
-                aggregates[own.key] = Held(state, own.meta.sequence, own.meta.correlation_id)
-        partition.aggregates = {key: self._snapshots.kept(held) for key, held in aggregates.items()}
-        keys = list(aggregates)
-        for begin in range(0, len(keys), self._settings.batch):
-            self._producer.begin()
-            for key in keys[begin : begin + self._settings.batch]:
-                for raw_key, value in self._snapshots.entries(key, aggregates[key]):
-                    self._producer.produce(self._state_topic, raw_key, value, partition.number)
-            self._producer.commit()
-        log.info("refolded", service=self.name, partition=partition.number, aggregates=len(aggregates), version=self._decider.version)
+    def _recover(self, error: WorkerEnded) -> None:
+        """Begin again from the log, on a new producer: whether the batch is in the log or not, the log knows."""
+        self.recovered += 1
+        log.warning("recovering", service=self.name, reason=str(error))
+        self._producer.renew()
+        for number, former in list(self._partitions.items()):
+            partition = self._taken_over(number)
+            self._partitions[number] = partition
+            places = [(topic, number) for topic in self._inputs]
+            if former.waits_for:
+                self._consumer.resume(places)
+            for topic, _ in places:
+                self._consumer.seek((topic, number), partition.positions[topic])
 
     def _blank(self) -> Held:
         return Held(self._decider.state())
@@ -564,16 +457,8 @@ class Decide:
         return due
 
     def _arm(self, partition: Partition, key: str, held: Held) -> None:
-        if self._decider.deadline is None:
-            return
-        due = self._due(held)
-        if due is None:
-            partition.due.pop(key, None)
-            partition.ticking.pop(key, None)
-            partition.ticked.pop(key, None)
-        elif partition.due.get(key) != due:
-            partition.due[key] = due
-            heapq.heappush(partition.deadlines, (due, key))
+        if self._decider.deadline is not None:
+            partition.deadlines.arm(key, self._due(held))
 
     def _tick(self, staged: Staged) -> None:
         """Write a tick for every deadline that has passed, once everything that came before has been decided."""
@@ -582,16 +467,12 @@ class Decide:
         now = datetime.fromtimestamp(self._clock(), tz=UTC)
         reached: Mapping[Place, int] | None = None
         for partition in self._partitions.values():
-            passed = [(due, key) for due, key in _passed(partition.deadlines, now) if partition.due.get(key) == due]
-            if passed:
-                places = [(topic, partition.number) for topic in self._inputs]
-                ends = self._log.high_watermarks(places)
-                partition.ticking.update({key: (due, ends) for due, key in passed})
-            if not partition.ticking or partition.held_back or partition.frozen:
-                continue
-            reached = self._consumer.positions() if reached is None else reached
-            for key, (due, ends) in list(partition.ticking.items())[: self._settings.batch]:
-                if all(reached.get(place, 0) >= end for place, end in ends.items()) and partition.ticked.get(key) != due:
+            deadlines = partition.deadlines
+            if passing := deadlines.passing(now):
+                deadlines.await_(passing, self._log.high_watermarks([(topic, partition.number) for topic in self._inputs]))
+            if deadlines.waiting and not partition.held_back and not partition.frozen:
+                reached = self._consumer.positions() if reached is None else reached
+                for key, due in deadlines.ripe(reached, self._settings.batch):
                     staged.out.append(self._tick_record(partition, key, due))
                     staged.ticked.append((partition.number, key, due))
 
@@ -626,20 +507,17 @@ class Decide:
             for raw_key, value in self._snapshots.entries(key, held):
                 produce(self._state_topic, raw_key, value, number)
         for number in decided:
-            produce(self._state_topic, entry_key("", POSITIONS), self._positions_entry(number, offsets), number)
+            raw_key, value = positions_entry(self._decider.version, self._settings.build, number, offsets)
+            produce(self._state_topic, raw_key, value, number)
         if offsets:
             self._producer.send_offsets(offsets, self._consumer)
         self._producer.commit()
         self._apply(staged)
         if self._producer.suspect:
+            self.replaced += 1
             log.warning("producer replaced", service=self.name, reason=self._producer.suspect)
             self._producer.renew()
         return True
-
-    def _positions_entry(self, number: int, offsets: Mapping[Place, int]) -> bytes:
-        inputs = to_proto({place: offset for place, offset in offsets.items() if place[1] == number})
-        entry = StateEntry(version=self._decider.version, build=self._settings.build, positions=PartitionPositions(inputs=inputs))
-        return entry.SerializeToString()
 
     def _apply(self, staged: Staged) -> None:
         for (topic, number), offset in staged.positions.items():
@@ -651,9 +529,7 @@ class Decide:
         for (number, key), parked in staged.parked.items():
             self._partitions[number].parked[key] = parked
         for number, key, due in staged.ticked:
-            partition = self._partitions[number]
-            partition.ticking.pop(key, None)
-            partition.ticked[key] = due
+            self._partitions[number].deadlines.ticked(key, due)
         self.decided += staged.decided
         self.said += staged.said
 
@@ -680,8 +556,3 @@ def _lines(reactions: Sequence[Reaction]) -> dict[str, dict[int, On[Any, Any]]]:
     for reaction in reactions:
         lines.setdefault(reaction.topic.name, {})[reaction.number] = reaction.line
     return lines
-
-
-def _passed(deadlines: list[tuple[datetime, str]], now: datetime) -> Iterator[tuple[datetime, str]]:
-    while deadlines and deadlines[0][0] <= now:
-        yield heapq.heappop(deadlines)

@@ -9,15 +9,18 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from google.protobuf.message import Message
+from retail.fulfilment.v1.stock_pb2 import StockByOrderEvent
 from retail.ordering.v1.catalogue_pb2 import CatalogueEvent, ItemCatalogued
 from retail.ordering.v1.order_pb2 import OrderConfirmed, OrderRejected, OrderValidated, RejectionReason
 from retail.ordering.v1.price_pb2 import PriceListed
 from retail.ordering.views.v1.rows_pb2 import Availability, Price
 from retail.payments.effects.v1.payment_pb2 import AssessRisk
 
+from backbone.adapters.memory import MemoryLog, MemoryProducer
 from backbone.adapters.memory_rows import MemoryRows
+from backbone.contract import topic_of
 from backbone.declare import Context, Decider, Service, happened_at, on
-from backbone.envelope import split_entry_key
+from backbone.envelope import encode, split_entry_key
 from backbone.errors import Fenced, Unavailable, WorkerEnded
 from backbone.loops.repartition import Repartition
 from backbone.money import minor_units
@@ -26,6 +29,7 @@ from backbone.parts import Part
 from backbone.ports import Fetched, Fragment, Record
 from backbone.settings import Settings
 from backbone.v1 import private_pb2
+from backbone.v1.meta_pb2 import Meta
 from contexts.fulfilment.stock.service import stock
 from contexts.ordering.orders import service as orders_table
 from contexts.ordering.pricing.service import pricing
@@ -300,6 +304,70 @@ def test_a_zombie_cannot_write_after_its_slot_was_started_again() -> None:
     assert sequences(world.said(PRICES, PriceListed)) == [1, 2]
 
 
+class FailsOnce(MemoryLog):
+    """A log whose next commit fails, before or after it counted."""
+
+    fails: bool = False
+    counts: bool = False
+
+    def producer(self, transactional_id: str) -> MemoryProducer:
+        """A producer of this log."""
+        return _FailsOnce(self, transactional_id)
+
+
+class _FailsOnce(MemoryProducer):
+    def __init__(self, log: FailsOnce, transactional_id: str) -> None:
+        super().__init__(log, transactional_id)
+        self._failing = log
+
+    def commit(self) -> None:
+        """Commit, or fail as told."""
+        if not self._failing.fails:
+            super().commit()
+            return
+        self._failing.fails = False
+        if self._failing.counts:
+            super().commit()
+        raise WorkerEnded("whether it was done is unknown")
+
+
+@pytest.mark.parametrize("counts", [False, True], ids=["it was not done", "it was done"])
+def test_after_a_commit_of_unknown_outcome_everything_is_said_exactly_once(counts: bool) -> None:
+    """Memory follows the log: the worker takes over again and neither repeats nor forgets."""
+    service = Service("pricing", Decider(Count, counted, on(ItemCatalogued, always)))
+    log = FailsOnce()
+    log.counts = counts
+    world = World(Context("ordering", service), service, log)
+    worker = world.worker()
+    world.comes(examples.item_catalogued())
+    steps(worker, lambda: len(prices(world)) == 1)
+    world.comes(examples.item_catalogued())
+    log.fails = True
+    steps(worker, lambda: worker.recovered == 1)
+    world.comes(examples.item_catalogued())
+    steps(worker, lambda: len(prices(world)) == 3)
+    idle(worker)
+    assert sequences(world.said(PRICES, PriceListed)) == [1, 2, 3]
+    assert worker.recovered == 1
+
+
+def test_what_is_said_comes_after_all_that_its_cause_came_after() -> None:
+    """Positions are merged along the conversation, so that a reader of any topic on the way can be compared."""
+    world = orders_world()
+    known(world)
+    worker = world.worker()
+    asked = request(world)
+    steps(worker, lambda: bool(answers(world, OrderValidated)))
+    validated = world.said(ORDERS, OrderValidated)[0]
+    topic = topic_of(StockByOrderEvent)
+    meta = Meta(id="fulfilment.stock:1", correlation_id=examples.ORDER, after=validated.meta.after)
+    reserved = examples.items_reserved()
+    world.raw(topic.name, examples.ORDER.encode(), encode(2, reserved.SerializeToString(), meta.SerializeToString()))
+    steps(worker, lambda: len(world.said(ORDERS, OrderValidated)) == 2)
+    after = [(one.topic, one.partition) for one in world.said(ORDERS, OrderValidated)[1].meta.after]
+    assert after == [(asked.topic, asked.partition), (topic.name, asked.partition)]
+
+
 def test_a_newer_version_folds_its_own_events_again() -> None:
     """State of an older fold is not believed."""
     world = pricing_world(Decider(Count, counted, on(ItemCatalogued, always)))
@@ -315,6 +383,10 @@ def test_a_newer_version_folds_its_own_events_again() -> None:
     held = newer.held("CD-1")
     assert held is not None
     assert (held.state, held.sequence) == (Count(20), 2)
+    newer.close()
+    written = len(world.records("private.ordering.pricing.state"))
+    idle(world.worker())
+    assert len(world.records("private.ordering.pricing.state")) == written
 
 
 def counted_by(step: int) -> Callable[[Count, PriceListed], Count]:

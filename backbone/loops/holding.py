@@ -1,0 +1,216 @@
+"""What a worker holds of a partition of its inputs, and how it takes a partition over."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+from google.protobuf.message import DecodeError
+
+from backbone.contract import ResolvedService
+from backbone.declare import On
+from backbone.envelope import Undecodable, UnknownEvent, decode, entry_key, split_entry_key
+from backbone.errors import WorkerEnded
+from backbone.loops.deadlines import Deadlines
+from backbone.loops.looking_up import Wanted
+from backbone.loops.snapshots import PARKED, POSITIONS, Held, Snapshots
+from backbone.ports import Log, Place, Producer, Record
+from backbone.positions import from_proto, to_proto
+from backbone.settings import Settings
+from backbone.v1.meta_pb2 import Meta
+from backbone.v1.private_pb2 import Parked, PartitionPositions, QuarantineReason, StateEntry
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Came:
+    """A record on its way through a batch.
+
+    Attributes:
+        at_ms: when it was appended; for a forwarded one, the original.
+        wrong: why it cannot be decided, if so.
+    """
+
+    record: Record
+    at_ms: int
+    event: Any = None
+    meta: Meta = field(default_factory=Meta)
+    key: str = ""
+    line: On[Any, Any] | None = None
+    wanted: Wanted | None = None
+    wrong: tuple[QuarantineReason.ValueType, str] | None = None
+
+
+@dataclass(slots=True)
+class Partition:
+    """What a worker holds of one partition number of its inputs.
+
+    Attributes:
+        positions: next offset by input topic, as decided.
+        frozen: why this build must not decide here, if so.
+        held_back: records that wait for rows, and everything behind them.
+    """
+
+    number: int
+    aggregates: dict[str, Held] = field(default_factory=dict)
+    parked: dict[str, Parked] = field(default_factory=dict)
+    positions: dict[str, int] = field(default_factory=dict)
+    deadlines: Deadlines = field(default_factory=Deadlines)
+    frozen: str = ""
+    held_back: deque[Came] = field(default_factory=deque)
+    waits_for: str = ""
+    waits_since: float = 0.0
+    retry_at: float = 0.0
+
+
+def positions_entry(version: int, build: str, number: int, offsets: Mapping[Place, int]) -> tuple[bytes, bytes]:
+    """Key and value of the position record of one partition."""
+    inputs = to_proto({place: offset for place, offset in offsets.items() if place[1] == number})
+    entry = StateEntry(version=version, build=build, positions=PartitionPositions(inputs=inputs))
+    return entry_key("", POSITIONS), entry.SerializeToString()
+
+
+class TakingOver:
+    """Takes partitions of one decider over from the log.
+
+    Args:
+        inputs: names of the topics it hears, private ones included.
+    """
+
+    def __init__(self, service: ResolvedService, inputs: list[str], snapshots: Snapshots, log: Log, settings: Settings) -> None:
+        assert service.decider is not None
+        self._name = service.name
+        self._decider = service.decider.decider
+        self._primary = service.decider.primary
+        self._state_topic = service.private("state")
+        self._inputs = inputs
+        self._snapshots = snapshots
+        self._log = log
+        self._build = settings.build
+        self._batch = settings.batch
+
+    def take_over(self, number: int, committed: Mapping[Place, int | None], producer: Producer) -> Partition:
+        """The partition as the log left it.
+
+        The order matters: committed offsets (which wait while a transaction's offsets are pending) come first, then the high watermark
+        of the state, then the state up to it. Reading to the end of what is committed instead loses an update (docs/adr: transactions).
+
+        Args:
+            committed: the group's offsets, asked before.
+            producer: writes what a newer version folds, or where a first read starts.
+        """
+        place = (self._state_topic, number)
+        until = self._log.high_watermarks([place])[place]
+        restoring = _Restoring(Partition(number), self._snapshots, self._decider.version, self._decider.state())
+        for record in self._log.read(place, self._log.starts([place])[place], until):
+            restoring.take_up(record)
+        partition = restoring.partition
+        places = [(topic, number) for topic in self._inputs]
+        first = self._log.high_watermarks(places) if self._decider.since == "now" else self._log.starts(places)
+        for input_place in places:
+            known = max(committed.get(input_place) or 0, restoring.recorded.get(input_place, 0))
+            partition.positions[input_place[0]] = known or first[input_place]
+        if self._decider.since == "now" and not restoring.recorded:
+            self._keep_start(partition, producer)
+        if restoring.older and not partition.frozen:
+            self._refold(partition, restoring.older, producer)
+        return partition
+
+    def _keep_start(self, partition: Partition, producer: Producer) -> None:
+        """Keep where the first read starts, so that a restart before the first decision does not move it."""
+        offsets = {(topic, partition.number): offset for topic, offset in partition.positions.items()}
+        producer.begin()
+        key, value = positions_entry(self._decider.version, self._build, partition.number, offsets)
+        producer.produce(self._state_topic, key, value, partition.number)
+        producer.commit()
+
+    def _refold(self, partition: Partition, older: set[bytes], producer: Producer) -> None:
+        """Fold the decider's own topic again, because an older version of it wrote the state, and keep what comes out."""
+        aggregates = self._folded(partition)
+        if partition.frozen:
+            return
+        partition.aggregates = {key: self._snapshots.kept(held) for key, held in aggregates.items()}
+        entries = [entry for key, held in aggregates.items() for entry in self._snapshots.entries(key, held)]
+        entries += [(key, None) for key in older - {key for key, _ in entries}]
+        for begin in range(0, len(entries), self._batch):
+            producer.begin()
+            for key, value in entries[begin : begin + self._batch]:
+                producer.produce(self._state_topic, key, value, partition.number)
+            producer.commit()
+        log.info("refolded", service=self._name, partition=partition.number, aggregates=len(aggregates), version=self._decider.version)
+
+    def _folded(self, partition: Partition) -> dict[str, Held]:
+        place = (self._primary.name, partition.number)
+        blank = Held(self._decider.state())
+        aggregates: dict[str, Held] = {}
+        until = self._log.high_watermarks([place])[place]
+        for record in self._log.read(place, self._log.starts([place])[place], until):
+            try:
+                own = decode(self._primary, record)
+            except UnknownEvent:
+                partition.frozen = f"its own topic holds an event this build does not know, at offset {record.offset}: run the newer build"
+                return {}
+            except Undecodable:
+                continue  # not ours: nobody but us may write here, and we write nothing that cannot be read
+            held = aggregates.get(own.key, blank)
+            if own.meta.sequence == held.sequence + 1:
+                aggregates[own.key] = Held(self._decider.evolve(held.state, own.event), own.meta.sequence, own.meta.correlation_id)
+        return aggregates
+
+
+class _Restoring:
+    """Takes up the records of a state partition one by one.
+
+    Attributes:
+        recorded: positions by input.
+        older: keys of entries that an older version wrote.
+    """
+
+    def __init__(self, partition: Partition, snapshots: Snapshots, version: int, blank: Any) -> None:
+        self.partition = partition
+        self.recorded: dict[Place, int] = {}
+        self.older: set[bytes] = set()
+        self._snapshots = snapshots
+        self._version = version
+        self._blank = Held(blank)
+
+    def take_up(self, record: Record) -> None:
+        """Take up one record.
+
+        Raises:
+            WorkerEnded: it is no state entry.
+        """
+        assert record.key is not None, "a compacted topic holds no record without a key"
+        key, name = split_entry_key(record.key)
+        if record.value is None:
+            self._forget(key, name)
+            return
+        try:
+            entry = StateEntry.FromString(record.value)
+        except DecodeError as error:
+            raise WorkerEnded(f"{record.topic}/{record.partition}@{record.offset} is no state entry: {error}") from error
+        if name == POSITIONS:
+            self.recorded.update(from_proto(entry.positions.inputs))
+        elif name == PARKED:
+            self.partition.parked[key] = entry.parked
+        elif entry.version > self._version:
+            self.partition.frozen = (
+                f"its state is of version {entry.version} (build {entry.build}), this build folds version {self._version}: "
+                "run the newer build"
+            )
+        elif entry.version < self._version:
+            self.older.add(record.key)
+        else:
+            self.older.discard(record.key)
+            aggregates = self.partition.aggregates
+            aggregates[key] = self._snapshots.taken_up(aggregates.get(key, self._blank), entry)
+
+    def _forget(self, key: str, name: str) -> None:
+        if name == PARKED:
+            self.partition.parked.pop(key, None)
+        elif "/" in name and key in self.partition.aggregates:
+            self.partition.aggregates[key] = self._snapshots.without(self.partition.aggregates[key], name)
