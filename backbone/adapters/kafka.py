@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaException, Producer, TopicCollection, TopicPartition
@@ -27,7 +27,7 @@ from backbone.adapters.kafka_clients import (
 )
 from backbone.adapters.kafka_consumer import KafkaConsumer
 from backbone.adapters.kafka_producer import KafkaAppender, KafkaProducer
-from backbone.errors import Unavailable
+from backbone.errors import Unavailable, WorkerEnded
 from backbone.ports import Place, Record
 from backbone.settings import Settings
 
@@ -89,15 +89,21 @@ class KafkaLog:
         Raises:
             Unavailable: Kafka does not answer.
         """
+        names = [name for name in self._listed() if not name.startswith("__")]
+        if not names:
+            return {}
         try:
-            names = [name for name in self._admin.list_topics(timeout=ASK_WITHIN_S).topics if not name.startswith("__")]
-            if not names:
-                return {}
             asked = self._admin.describe_topics(TopicCollection(names), request_timeout=ASK_WITHIN_S)
             found = [future.result(ASK_WITHIN_S) for future in asked.values()]
         except KafkaException as error:
-            raise meaning(error_of(error), "listing topics") from error
+            raise meaning(error_of(error), "describing topics") from error
         return {topic.name: (str(topic.topic_id), len(topic.partitions)) for topic in found}
+
+    def _listed(self) -> Mapping[str, Collection[int]]:
+        try:
+            return {name: topic.partitions for name, topic in self._admin.list_topics(timeout=ASK_WITHIN_S).topics.items()}
+        except KafkaException as error:
+            raise meaning(error_of(error), "listing topics") from error
 
     def group_consumer(
         self,
@@ -113,7 +119,16 @@ class KafkaLog:
         return consumer
 
     def consumer(self, start: Mapping[Place, int]) -> KafkaConsumer:
-        """A consumer without a group, reading the given partitions from the given offsets."""
+        """A consumer without a group, reading the given partitions from the given offsets.
+
+        Raises:
+            WorkerEnded: there is no such partition.
+        """
+        # an assigned consumer waits in silence for a topic that is not there
+        existing = self._listed()
+        for topic, partition in start:
+            if partition not in existing.get(topic, ()):
+                raise WorkerEnded(f"there is no partition {topic}/{partition}: make the topics first: `backbone topics apply`")
         consumer = self._consumer(NO_GROUP)
         consumer.assign(start)
         return consumer
@@ -179,7 +194,7 @@ class KafkaLog:
         """
         if start >= stop:
             return
-        reader = self._idle.pop() if self._idle else self._consumer({**NO_GROUP, **hasty_options()})
+        reader = self._reader()
         try:
             reader.assign({place: start})
             deadline = time.monotonic() + self._open_transactions_s
@@ -194,6 +209,12 @@ class KafkaLog:
                     raise Unavailable(f"{place[0]}/{place[1]} cannot be read beyond {reached} up to {stop}: a transaction is still open")
         finally:
             self._give_back(reader)
+
+    def _reader(self) -> KafkaConsumer:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self._consumer({**NO_GROUP, **hasty_options()})
 
     def _give_back(self, reader: KafkaConsumer) -> None:
         if len(self._idle) < IDLE_READERS:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import ConfigResource
+from confluent_kafka.admin._metadata import TopicMetadata
 from confluent_kafka.cimpl import NewTopic
 
 from backbone.adapters.kafka_clients import Options, common_options, connect, error_of, is_passing, meaning
@@ -74,9 +75,9 @@ class KafkaAdmin:
 
     def describe(self) -> Mapping[str, TopicSpec]:
         """Every topic that exists, but Kafka's own, with the settings that were given to it."""
+        listed = self._listed()
+        names = [name for name in listed if not name.startswith("__")]
         try:
-            listed = self._client.list_topics(timeout=ASK_WITHIN_S).topics
-            names = [name for name in listed if not name.startswith("__")]
             resources = [ConfigResource(ConfigResource.Type.TOPIC, name) for name in names]
             asked = self._client.describe_configs(resources, request_timeout=ASK_WITHIN_S) if resources else {}
             found = {resource.name: future.result(ASK_WITHIN_S + 1.0) for resource, future in asked.items()}
@@ -104,9 +105,9 @@ class KafkaAdmin:
             DeclarationError: a topic exists with another number of partitions; growing it would re-map its keys.
             Unavailable: Kafka does not answer.
         """
-        existing = self._partitions()
+        existing = self._listed()
         for spec in specs:
-            found = existing.get(spec.name)
+            found = len(existing[spec.name].partitions) if spec.name in existing else None
             if found is not None and found != spec.partitions:
                 raise DeclarationError(
                     f"topic {spec.name} has {found} partitions, this platform has {spec.partitions}: equal keys would not meet. "
@@ -146,17 +147,16 @@ class KafkaAdmin:
             raise meaning(error_of(error), f"asking for the offsets of {group}") from error
         return {(partition.topic, partition.partition): partition.offset for partition in found if partition.offset >= 0}
 
-    def _partitions(self) -> Mapping[str, int]:
+    def _listed(self) -> Mapping[str, TopicMetadata]:
         try:
-            listed = self._client.list_topics(timeout=ASK_WITHIN_S).topics
+            return self._client.list_topics(timeout=ASK_WITHIN_S).topics
         except KafkaException as error:
             raise meaning(error_of(error), "listing topics") from error
-        return {name: len(topic.partitions) for name, topic in listed.items()}
 
     def _await(self, specs: Mapping[str, TopicSpec]) -> None:
         deadline = time.monotonic() + ASK_WITHIN_S
         while True:
-            listed = self._client.list_topics(timeout=ASK_WITHIN_S).topics
+            listed = self._listed()
             waiting = [
                 name
                 for name, spec in specs.items()

@@ -234,6 +234,7 @@ PASSING = frozenset({
 REMEDIES: Mapping[int, str] = {
     KafkaError._AUTO_OFFSET_RESET: "the position asked for does not exist in this log; was the topic made anew, or were records deleted?",
     KafkaError.UNKNOWN_TOPIC_OR_PART: "make the topics first: `backbone topics apply`",
+    KafkaError._NOENT: "make the topics first: `backbone topics apply`",
     KafkaError._UNKNOWN_TOPIC: "make the topics first: `backbone topics apply`",
     KafkaError._UNKNOWN_PARTITION: "the topic has fewer partitions than this platform: see `backbone doctor`",
     KafkaError._MAX_POLL_EXCEEDED: "one step took longer than max.poll.interval.ms",

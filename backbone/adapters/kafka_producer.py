@@ -143,10 +143,10 @@ class KafkaProducer:
             raise
 
     def _ended(self, error: KafkaError, doing: str) -> WorkerEnded:
-        if error.txn_requires_abort() and doing != "aborting":
-            self.abort()
-        else:
+        if error.fatal() or error.code() == KafkaError._FATAL:
             self._dead = True
+        elif doing != "aborting":
+            self.abort()
         self._signs.listen(self._client)
         meant = meaning(self._signs.fatal or error, doing)
         return meant if isinstance(meant, WorkerEnded) else WorkerEnded(str(meant))

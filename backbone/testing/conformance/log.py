@@ -96,6 +96,14 @@ class LogConformance:
         with pytest.raises(WorkerEnded):
             until(lambda: bool(consumer.poll(1, 0.1)))
 
+    def test_a_partition_that_does_not_exist_ends_the_worker(self, log: Log, topic: MakeTopic, name: MakeName) -> None:
+        """Waiting for it in silence would hide a typing error."""
+        for place in ((name("nowhere"), 0), (topic(2), 2)):
+            with pytest.raises(WorkerEnded, match=f"{place[0]}/{place[1]}"):
+                log.consumer({place: 0}).poll(1, WITHIN_S)
+            with pytest.raises(WorkerEnded):
+                log.high_watermarks([place])
+
     def test_a_transaction_becomes_readable_at_once_in_all_its_topics(self, log: Log, topic: MakeTopic, name: MakeName) -> None:
         """Before the commit the records are there, but nobody reads them."""
         one, other = (topic(), 0), (topic(), 3)
