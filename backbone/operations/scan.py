@@ -10,6 +10,8 @@ from backbone.ports import Log, Place, Record
 BATCH = 2_000
 STALL_S = 25.0
 """An open transaction hides what lies behind it until the broker ends it: 10 s of timeout, 10 s until somebody looks, and some."""
+GLANCE_S = 3.0
+"""How long somebody who only has a look waits for such a transaction."""
 REPORT_S = 0.2
 
 Progress = Callable[[int, int], None]

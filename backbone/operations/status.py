@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,34 +12,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from google.protobuf.message import DecodeError
-from msgspec import MsgspecError
-
 from backbone.adapters.kafka import KafkaLog
-from backbone.adapters.kafka_admin import KafkaAdmin
-from backbone.adapters.redis import RedisRows
-from backbone.contract import ResolvedService, ResolvedView, resolve_context
+from backbone.contract import resolve_context
 from backbone.declare import Platform
-from backbone.envelope import Undecodable, split_entry_key
-from backbone.errors import Unavailable
 from backbone.local.processes import recorded
-from backbone.loops.snapshots import AGGREGATE, PARKED, POSITIONS, Held, Snapshots
 from backbone.operations.checkout import Checkout
-from backbone.operations.decoding import Decoder, Entry, Kind
-from backbone.operations.scan import Progress, Scan, existing
-from backbone.ports import Fragment, Log, Place, Record
-from backbone.settings import Settings
-from backbone.v1.private_pb2 import Parked as ParkedMark
-from backbone.v1.private_pb2 import StateEntry
+from backbone.operations.decoding import Decoder
+from backbone.operations.kept import OpenCommand, ParkedKey, Waiting, read_kept
+from backbone.operations.lag import Lag, lag_of
+from backbone.operations.scan import Progress
+from backbone.ports import Place
 
 ANSWER_S = 2.0
 """How long a process may take to tell its status."""
-COUNTED = 2_000
-"""Offsets behind, up to which the records among them are counted; markers of transactions take offsets too."""
 SHOWN = 10
 """How many of a kind are shown one by one; --json gives all."""
-STALL_S = 3.0
-"""An open transaction hides what lies behind it; a glance does not wait for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,57 +45,6 @@ class ProcessStatus:
     waits_for: str
     build: str
     health: str
-
-
-@dataclass(frozen=True, slots=True)
-class Lag:
-    """How far a reader is behind the end of one partition.
-
-    Attributes:
-        reader: the group: <context>.<service>, or that of a view.
-        position: next offset it will take; None if it cannot be found out.
-        end: offset after the last record.
-        behind: records it has not taken; None if unknown.
-    """
-
-    service: str
-    reader: str
-    topic: str
-    partition: int
-    position: int | None
-    end: int
-    behind: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class OpenCommand:
-    """A command without an outcome."""
-
-    service: str
-    command: str
-    aggregate: str
-    id: str
-    since: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class ParkedKey:
-    """An aggregate whose record could not be decided; later ones wait behind it."""
-
-    service: str
-    key: str
-    record: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """An aggregate that waits, until when, and for what."""
-
-    service: str
-    key: str
-    waits_for: str
-    due: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,14 +111,14 @@ def look(checkout: Checkout, progress: Progress | None = None) -> Status:
     services = [service for context in platform.contexts for service in resolve_context(context)]
     log = KafkaLog(settings)
     try:
-        kept = _read_private(log, services, Decoder.of(platform), settings, progress)
+        kept = read_kept(log, services, Decoder.of(platform), settings, progress)
         answers = _answers(checkout, platform)
         return Status(
             at=datetime.now(UTC),
             kafka=settings.kafka,
             cluster_id=log.cluster_id,
             processes=tuple(_processes(checkout, answers)),
-            lag=tuple(_lag(log, services, checkout, settings, _told_positions(answers))),
+            lag=tuple(lag_of(log, services, checkout, settings, _told_positions(answers))),
             open_commands=tuple(kept.open_commands()),
             parked=tuple(kept.parked()),
             waiting=tuple(kept.waiting()),
@@ -192,9 +127,6 @@ def look(checkout: Checkout, progress: Progress | None = None) -> Status:
         )
     finally:
         log.close()
-
-
-# Processes.
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,195 +220,6 @@ def size_of(folder: Path) -> int:
         except OSError:  # gone meanwhile: a log segment was deleted
             continue
     return total
-
-
-# How far each service is.
-
-
-def _lag(
-    log: Log, services: Sequence[ResolvedService], checkout: Checkout, settings: Settings, told: Mapping[tuple[str, Place], int]
-) -> Iterator[Lag]:
-    positions: list[tuple[str, str, Place, int | None]] = []
-    admin = KafkaAdmin(settings)
-    for service in services:
-        for reader, topics in _groups(service):
-            committed = admin.committed(reader)
-            places = [(topic, number) for topic in topics for number in range(settings.partitions)]
-            positions += [(service.name, reader, place, max(committed.get(place, 0), told.get((reader, place), 0))) for place in places]
-    contexts = dict.fromkeys(service.context for service in services)
-    for context in contexts:
-        views = [(service, view) for service in services if service.context == context for view in service.views]
-        positions += _watermarks(views, checkout.redis_url(context), settings.partitions)
-    there = set(existing(log, [place for _, _, place, _ in positions]))
-    places = sorted(there)
-    ends = log.high_watermarks(places) if places else {}
-    starts = log.starts(places) if places else {}
-    read = [(s, r, place, max(p, starts[place]) if p is not None else None) for s, r, place, p in positions if place in there]
-    behind = _behind(log, [(place, position) for _, _, place, position in read if position is not None], ends)
-    for service_name, reader, place, position in read:
-        count = behind.get((place, position)) if position is not None else None
-        yield Lag(service_name, reader, *place, position, ends[place], count)
-
-
-def _groups(service: ResolvedService) -> Iterator[tuple[str, Sequence[str]]]:
-    """The groups of a service whose offsets say how far it is: effects go by open commands instead, views by their rows."""
-    decider = service.decider
-    if decider is None:
-        return
-    own = [service.private("ticks")] if decider.decider.deadline is not None else []
-    own += [service.private("repartition")] if decider.repartitioned else []
-    yield service.name, [*(topic.name for topic in decider.inputs), *own]
-    if decider.repartitioned:
-        yield f"{service.name}.repartition", [topic.name for topic in decider.repartitioned]
-
-
-def _watermarks(
-    views: Sequence[tuple[ResolvedService, ResolvedView]], url: str | None, partitions: int
-) -> list[tuple[str, str, Place, int | None]]:
-    """How far the rows of one context are; None for all of them if its Redis does not answer."""
-    wanted = [
-        (service.name, f"{view.name}.v{view.view.version}", (view.topic.name, number), Fragment(view.name, view.view.version, number))
-        for service, view in views
-        for number in range(partitions)
-    ]
-    found: list[int | None] = [None] * len(wanted)
-    if url is not None and wanted:
-        rows = RedisRows(url)
-        try:
-            found = [one.watermark or 0 for one in rows.fetch([(fragment, ()) for *_, fragment in wanted])]
-        except Unavailable:  # unknown is what is shown then
-            pass
-        finally:
-            rows.close()
-    return [(service, reader, place, mark) for (service, reader, place, _), mark in zip(wanted, found, strict=True)]
-
-
-def _behind(log: Log, positions: Sequence[tuple[Place, int]], ends: Mapping[Place, int]) -> dict[tuple[Place, int], int]:
-    """Records between each position and the end: counted if there are few offsets in between, else their number is the answer."""
-    behind = {(place, position): max(ends[place] - position, 0) for place, position in positions}
-    near = {at: offsets for at, offsets in behind.items() if 0 < offsets <= COUNTED}
-    since: dict[Place, int] = {}
-    for place, position in near:
-        since[place] = min(position, since.get(place, position))
-    if not since:
-        return behind
-    scan = Scan(log, list(since), since=since, stall_s=STALL_S)
-    offsets: dict[Place, list[int]] = {place: [] for place in since}
-    for record in scan:
-        offsets[record.topic, record.partition].append(record.offset)
-    for place, position in near:
-        if place not in scan.unread:
-            behind[place, position] = sum(1 for offset in offsets[place] if position <= offset < ends[place])
-    return behind
-
-
-# What lies in private topics.
-
-
-class _Kept:
-    """What is left of private compacted topics after reading them once."""
-
-    def __init__(self, services: Sequence[ResolvedService], decoder: Decoder) -> None:
-        self._decoder = decoder
-        self._services = {service.name: service for service in services if service.decider is not None}
-        self._by_topic = {service.private("state"): service for service in self._services.values()}
-        self._snapshots = {
-            name: Snapshots(service.decider.decider, "")
-            for name, service in self._services.items()
-            if service.decider is not None and service.decider.decider.deadline is not None
-        }
-        self._parked: dict[tuple[str, str], ParkedMark] = {}
-        self._held: dict[tuple[str, str], Held] = {}
-        self._open: dict[tuple[str, bytes], Record] = {}
-        self.quarantined: dict[str, int] = {}
-
-    def take(self, record: Record) -> None:
-        """One record of a state, commands or quarantine topic."""
-        kind = self._decoder.kinds.get(record.topic)
-        if kind is Kind.QUARANTINED:
-            service = record.topic.removeprefix("private.").removesuffix(".quarantine")
-            self.quarantined[service] = self.quarantined.get(service, 0) + 1
-        elif record.key is None:
-            return
-        elif kind is Kind.COMMAND:
-            if record.value is None:
-                self._open.pop((record.topic, record.key), None)
-            else:
-                self._open[record.topic, record.key] = record
-        else:
-            self._state(self._by_topic[record.topic].name, record.key, record.value)
-
-    def _state(self, service: str, raw_key: bytes, value: bytes | None) -> None:
-        snapshots = self._snapshots.get(service)
-        try:
-            key, name = split_entry_key(raw_key)
-            entry = StateEntry.FromString(value) if value is not None else None
-            at = (service, key)
-            if name == PARKED:
-                if entry is None:
-                    self._parked.pop(at, None)
-                else:
-                    self._parked[at] = entry.parked
-            elif name != POSITIONS and snapshots is not None:
-                self._aggregate(snapshots, at, name, entry)
-        except (Undecodable, DecodeError, MsgspecError):  # what its own service cannot read either stops that service, not this glance
-            return
-
-    def _aggregate(self, snapshots: Snapshots, at: tuple[str, str], name: str, entry: StateEntry | None) -> None:
-        decider = self._services[at[0]].decider
-        assert decider is not None
-        held = self._held.get(at) or Held(decider.decider.state())
-        if entry is None:
-            if name == AGGREGATE:
-                self._held.pop(at, None)
-            else:
-                self._held[at] = snapshots.without(held, name)
-        elif entry.version == decider.decider.version:
-            self._held[at] = snapshots.taken_up(held, entry)
-
-    def open_commands(self) -> Iterator[OpenCommand]:
-        """Commands without a tombstone, oldest first."""
-        for (topic, _), record in sorted(self._open.items(), key=lambda item: item[1].timestamp_ms):
-            entry: Entry | None = self._decoder.decode(record)
-            if entry is not None:
-                service = topic.removeprefix("private.").removesuffix(".commands")
-                yield OpenCommand(service, entry.name, entry.key, entry.meta.id, entry.at)
-
-    def parked(self) -> Iterator[ParkedKey]:
-        """Parked aggregates."""
-        for (service, key), mark in sorted(self._parked.items()):
-            yield ParkedKey(service, key, f"{mark.topic}/{mark.partition}@{mark.offset}", mark.reason)
-
-    def waiting(self) -> Iterator[Waiting]:
-        """Aggregates that have a deadline, the next first."""
-        found = []
-        for (service, key), held in self._held.items():
-            decider = self._services[service].decider
-            assert decider is not None
-            due_of = decider.decider.deadline.due if decider.decider.deadline is not None else None
-            due = due_of(held.state) if due_of is not None else None
-            if due is not None:
-                found.append(Waiting(service, key, _next_action(held.state), due))
-        yield from sorted(found, key=lambda waiting: (waiting.due, waiting.key))
-
-
-def _next_action(state: Any) -> str:
-    """What a process manager says it needs next: `next_action(state)` beside its state, if it has one."""
-    next_action = getattr(sys.modules.get(type(state).__module__), "next_action", None)
-    return str(next_action(state)) if callable(next_action) else "its deadline"
-
-
-def _read_private(log: Log, services: Sequence[ResolvedService], decoder: Decoder, settings: Settings, progress: Progress | None) -> _Kept:
-    kept = _Kept(services, decoder)
-    states = [service.private("state") for service in services if service.decider is not None]
-    places = [(topic, number) for topic in states for number in range(settings.partitions)]
-    places += decoder.places(settings.partitions, [Kind.COMMAND, Kind.QUARANTINED])
-    for record in Scan(log, existing(log, places), progress=progress, stall_s=STALL_S):
-        kept.take(record)
-    return kept
-
-
-# For people.
 
 
 def lines(status: Status) -> Iterator[str]:

@@ -11,7 +11,9 @@ from backbone.envelope import entry_key
 from backbone.loops.snapshots import PARKED, Held, Snapshots
 from backbone.operations import status
 from backbone.operations.decoding import Decoder
-from backbone.operations.status import Lag, ParkedKey, ProcessStatus, Status, Waiting
+from backbone.operations.kept import Kept, ParkedKey, Waiting, read_kept
+from backbone.operations.lag import Lag, behind_of
+from backbone.operations.status import ProcessStatus, Status
 from backbone.settings import Settings
 from backbone.topology import topology
 from backbone.v1.private_pb2 import Parked, StateEntry
@@ -27,9 +29,9 @@ SERVICES = [service for context in shop.contexts for service in resolve_context(
 STATE = "private.ordering.orders.state"
 
 
-def kept(narrator: Narrator) -> status._Kept:
+def kept(narrator: Narrator) -> Kept:
     log = log_of(topology(shop), narrator.records)
-    return status._read_private(log, SERVICES, DECODER, SETTINGS, None)
+    return read_kept(log, SERVICES, DECODER, SETTINGS, None)
 
 
 def orders() -> ResolvedService:
@@ -110,7 +112,7 @@ def test_markers_of_transactions_are_no_lag() -> None:
     place = ("retail.ordering.prices.v1", 0)
     end = log.high_watermarks([place])[place]
     assert end == 6
-    behind = status._behind(log, [(place, 1), (place, 5), (place, 6)], {place: end})
+    behind = behind_of(log, [(place, 1), (place, 5), (place, 6)], {place: end})
     assert behind == {(place, 1): 2, (place, 5): 0, (place, 6): 0}
 
 
