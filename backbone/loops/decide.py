@@ -60,6 +60,8 @@ from backbone.v1.private_pb2 import Tick as TickRecord
 
 RETRY_AFTER_S = 0.05
 """Pause between two tries of a record that waits for rows."""
+KNOWN_EVERY_S = 10.0
+"""How often it is noted how far the state in memory reaches: what a partition that comes back need not read again."""
 IDLE_COMMIT_S = 1.0
 """Positions that only moved over records nobody hears are committed at most this late."""
 
@@ -128,6 +130,7 @@ class Decide:
         self._topic_ids = {name: log.topics()[name][0] for name in self._inputs}
         self._taking_over = TakingOver(service, self._inputs, self._snapshots, log, settings)
         self._partitions: dict[int, Partition] = {}
+        self._former: dict[int, Partition] = {}
         self._idle_since = time.monotonic()
         self.decided = 0
         self.said = 0
@@ -225,17 +228,19 @@ class Decide:
             partition = self._taken_over(number)
             self._partitions[number] = partition
             starts.update({(topic, number): partition.positions[topic] for topic in self._inputs})
+        self._former.clear()
         log.info("assigned", service=self.name, partitions=numbers)
         return starts
 
     def _revoked(self, places: Sequence[Place]) -> None:
         for number in {number for _, number in places}:
-            self._partitions.pop(number, None)
+            if (partition := self._partitions.pop(number, None)) is not None:
+                self._former[number] = partition
         log.info("revoked", service=self.name, partitions=sorted({number for _, number in places}))
 
     def _taken_over(self, number: int) -> Partition:
         committed = self._consumer.committed([(topic, number) for topic in self._inputs])
-        partition = self._taking_over.take_over(number, committed, self._producer)
+        partition = self._taking_over.take_over(number, committed, self._producer, self._former.pop(number, None))
         for key, held in partition.aggregates.items():
             self._arm(partition, key, held)
         return partition
@@ -499,6 +504,7 @@ class Decide:
         self._idle_since = now
         decided = {number for _, number in staged.positions}
         offsets = {(topic, n): offset for n in decided for topic, offset in self._partitions[n].positions.items()} | staged.positions
+        known = self._known(decided, now)
         self._producer.begin()
         produce = self._producer.produce
         for topic, raw_key, value, number in staged.out:
@@ -512,12 +518,20 @@ class Decide:
         if offsets:
             self._producer.send_offsets(offsets, self._consumer)
         self._producer.commit()
+        for number, mark in known.items():
+            self._partitions[number].known, self._partitions[number].known_at = mark, now
         self._apply(staged)
         if self._producer.suspect:
             self.replaced += 1
             log.warning("producer replaced", service=self.name, reason=self._producer.suspect)
             self._producer.renew()
         return True
+
+    def _known(self, numbers: set[int], now: float) -> Mapping[int, int]:
+        """Ends of state partitions, now and then: once a commit after this proves that we own them still, all below is ours."""
+        due = [number for number in numbers if now - self._partitions[number].known_at >= KNOWN_EVERY_S]
+        marks = self._log.high_watermarks([(self._state_topic, number) for number in due]) if due else {}
+        return {number: mark for (_, number), mark in marks.items()}
 
     def _apply(self, staged: Staged) -> None:
         for (topic, number), offset in staged.positions.items():

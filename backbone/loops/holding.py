@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -52,6 +53,7 @@ class Partition:
     Attributes:
         positions: next offset by input topic, as decided.
         frozen: why this build must not decide here, if so.
+        known: offset below which everything in the state partition is in memory.
         held_back: records that wait for rows, and everything behind them.
     """
 
@@ -61,6 +63,8 @@ class Partition:
     positions: dict[str, int] = field(default_factory=dict)
     deadlines: Deadlines = field(default_factory=Deadlines)
     frozen: str = ""
+    known: int = 0
+    known_at: float = field(default_factory=time.monotonic)
     held_back: deque[Came] = field(default_factory=deque)
     waits_for: str = ""
     waits_since: float = 0.0
@@ -93,7 +97,9 @@ class TakingOver:
         self._build = settings.build
         self._batch = settings.batch
 
-    def take_over(self, number: int, committed: Mapping[Place, int | None], producer: Producer) -> Partition:
+    def take_over(
+        self, number: int, committed: Mapping[Place, int | None], producer: Producer, former: Partition | None = None
+    ) -> Partition:
         """The partition as the log left it.
 
         The order matters: committed offsets (which wait while a transaction's offsets are pending) come first, then the high watermark
@@ -102,13 +108,19 @@ class TakingOver:
         Args:
             committed: the group's offsets, asked before.
             producer: writes what a newer version folds, or where a first read starts.
+            former: what this worker held of the partition when it lost it; only what was written since is read.
         """
         place = (self._state_topic, number)
         until = self._log.high_watermarks([place])[place]
-        restoring = _Restoring(Partition(number), self._snapshots, self._decider.version, self._decider.state())
-        for record in self._log.read(place, self._log.starts([place])[place], until):
+        partition = Partition(number)
+        if former is not None and not former.frozen:
+            partition.aggregates, partition.parked, partition.known = former.aggregates, former.parked, former.known
+        restoring = _Restoring(partition, self._snapshots, self._decider.version, self._decider.state())
+        for record in self._log.read(place, max(partition.known, self._log.starts([place])[place]), until):
             restoring.take_up(record)
-        partition = restoring.partition
+        partition.known = until
+        if former is not None:
+            restoring.recorded = {(topic, number): offset for topic, offset in former.positions.items()} | restoring.recorded
         places = [(topic, number) for topic in self._inputs]
         first = self._log.high_watermarks(places) if self._decider.since == "now" else self._log.starts(places)
         for input_place in places:

@@ -22,11 +22,13 @@ from backbone.contract import topic_of
 from backbone.declare import Context, Decider, Service, happened_at, on
 from backbone.envelope import encode, split_entry_key
 from backbone.errors import Fenced, Unavailable, WorkerEnded
+from backbone.loops import decide as decide_loop
+from backbone.loops.decide import Decide
 from backbone.loops.repartition import Repartition
 from backbone.money import minor_units
 from backbone.partitioner import partition_of
 from backbone.parts import Part
-from backbone.ports import Fetched, Fragment, Record
+from backbone.ports import Fetched, Fragment, Place, Record
 from backbone.settings import Settings
 from backbone.v1 import private_pb2
 from backbone.v1.meta_pb2 import Meta
@@ -366,6 +368,68 @@ def test_what_is_said_comes_after_all_that_its_cause_came_after() -> None:
     steps(worker, lambda: len(world.said(ORDERS, OrderValidated)) == 2)
     after = [(one.topic, one.partition) for one in world.said(ORDERS, OrderValidated)[1].meta.after]
     assert after == [(asked.topic, asked.partition), (topic.name, asked.partition)]
+
+
+def test_workers_share_the_partitions_and_hand_them_over_without_a_gap() -> None:
+    """One worker, then two, then the other one alone: every event is said once, in sequence, whoever decides."""
+    world = pricing_world(Decider(Count, counted, on(ItemCatalogued, always)))
+    skus = [f"CD-{number}" for number in range(20)]
+
+    def all_come(times: int, *workers: Decide) -> None:
+        for sku in skus:
+            world.comes(examples.item_catalogued(sku=sku))
+        deadline = time.monotonic() + 20
+        while len(prices(world)) < times * len(skus):
+            assert time.monotonic() < deadline, [worker.status() for worker in workers]
+            for worker in workers:
+                worker.step(0.01)
+
+    first = world.worker(BACKBONE_SLOT="0")
+    all_come(1, first)
+    second = world.worker(BACKBONE_SLOT="1")
+    all_come(2, first, second)
+    held = [set(worker.status()["partitions"]) for worker in (first, second)]
+    assert held[0] | held[1] == set(range(PARTITIONS))
+    assert not held[0] & held[1]
+    assert all(held)
+    first.close()
+    world.log.session_timeout_s = 0.0
+    all_come(3, second)
+    by_sku: dict[str, list[int]] = {}
+    for said in world.said(PRICES, PriceListed):
+        by_sku.setdefault(said.key, []).append(said.meta.sequence)
+    assert by_sku == {sku: [1, 2, 3] for sku in skus}
+
+
+def test_a_partition_that_stays_through_a_rebalance_reads_only_what_was_written_since(monkeypatch: pytest.MonkeyPatch) -> None:
+    """State is kept with its position and topped up; it is not read from the start again."""
+    monkeypatch.setattr(decide_loop, "KNOWN_EVERY_S", 0.0)
+    world = pricing_world(Decider(Count, counted, on(ItemCatalogued, always)))
+    worker = world.worker(BACKBONE_SLOT="0")
+    sku = next(f"CD-{n}" for n in range(100) if partition_of(f"CD-{n}".encode(), PARTITIONS) == 0)
+    for times in (1, 2):
+        world.comes(examples.item_catalogued(sku=sku))
+        steps(worker, lambda times=times: len(prices(world)) == times)  # type: ignore[misc]
+    starts: list[int] = []
+    reading = world.log.read
+
+    def noted(place: Place, start: int, stop: int) -> Iterator[Record]:
+        if place == ("private.ordering.pricing.state", 0):
+            starts.append(start)
+        return reading(place, start, stop)
+
+    world.log.read = noted  # type: ignore[method-assign]
+    other = world.worker(BACKBONE_SLOT="1")
+    deadline = time.monotonic() + 20
+    while set(worker.status()["partitions"]) != {0, 1}:
+        assert time.monotonic() < deadline
+        worker.step(0.01)
+        other.step(0.01)
+    assert len(starts) == 1
+    assert starts[0] > 0
+    world.comes(examples.item_catalogued(sku=sku))
+    steps(worker, lambda: len(prices(world)) == 3)
+    assert sequences(world.said(PRICES, PriceListed)) == [1, 2, 3]
 
 
 def test_a_newer_version_folds_its_own_events_again() -> None:
