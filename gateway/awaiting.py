@@ -84,10 +84,10 @@ class Waiter(Generic[News]):
 
 
 class Waiters(Generic[News]):
-    """All who wait at this door; bounded.
+    """All calls that are under way at this door, and who of them waits for which order; bounded.
 
     Args:
-        limit: how many may wait at once.
+        limit: how many may be under way at once.
     """
 
     def __init__(self, limit: int) -> None:
@@ -100,6 +100,24 @@ class Waiters(Generic[News]):
         return self._count
 
     @contextmanager
+    def under_way(self) -> Iterator[None]:
+        """Count a call, until the context is left, however it is left.
+
+        Raises:
+            Overloaded: too many are under way already.
+            Unavailable: this door closes.
+        """
+        if self._closed:
+            raise Unavailable("this gateway stops; another one answers")
+        if self._count >= self._limit:
+            raise Overloaded(f"{self._limit} calls are under way already")
+        self._count += 1
+        try:
+            yield
+        finally:
+            self._count -= 1
+
+    @contextmanager
     def waiter(self, order_id: str, wakes: Callable[[News], bool] = lambda _: True) -> Iterator[Waiter[News]]:
         """Wait for news of an order, until the context is left, however it is left.
 
@@ -107,24 +125,19 @@ class Waiters(Generic[News]):
             wakes: which news are worth waking up for; all if not given.
 
         Raises:
-            Overloaded: too many wait already.
+            Overloaded: too many calls are under way already.
             Unavailable: this door closes.
         """
-        if self._closed:
-            raise Unavailable("this gateway stops; another one answers")
-        if self._count >= self._limit:
-            raise Overloaded(f"{self._limit} calls are under way already")
-        waiter: Waiter[News] = Waiter(wakes)
-        self._waiting.setdefault(order_id, set()).add(waiter)
-        self._count += 1
-        try:
-            yield waiter
-        finally:
-            self._count -= 1
-            others = self._waiting[order_id]
-            others.discard(waiter)
-            if not others:
-                del self._waiting[order_id]
+        with self.under_way():
+            waiter: Waiter[News] = Waiter(wakes)
+            self._waiting.setdefault(order_id, set()).add(waiter)
+            try:
+                yield waiter
+            finally:
+                others = self._waiting[order_id]
+                others.discard(waiter)
+                if not others:
+                    del self._waiting[order_id]
 
     def heard(self, order_id: str, news: News) -> None:
         """Tell all who wait for this order."""

@@ -57,7 +57,7 @@ async def serving(orders: Orders, host: str, port: int, in_flight: int) -> Async
 
     Args:
         port: 0 takes a free one.
-        in_flight: how many calls may wait; reads, health and reflection get as many again before gRPC refuses them unseen.
+        in_flight: how many calls the door lets in; what is refused, health and reflection get as many again before gRPC refuses unseen.
 
     Raises:
         SettingsError: the port is taken.

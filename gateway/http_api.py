@@ -45,7 +45,16 @@ def serving(orders: Orders, host: str, port: int) -> AbstractAsyncContextManager
     """
     codecs = [Checked(codec) for codec in google_protobuf_codecs()]
     app = OrderServiceASGIApplication(Browsers(orders), read_max_bytes=MAX_MESSAGE_BYTES, codecs=codecs)
-    return http_server(app, host, port)
+    return http_server(_with_readable_headers(app), host, port)
+
+
+def _with_readable_headers(app: Any) -> Any:
+    """The application, without the headers that it could not decode and that mean nothing to us."""
+
+    async def readable(scope: Any, receive: Any, send: Any) -> None:
+        await app({**scope, "headers": [header for header in scope["headers"] if header[1].isascii()]}, receive, send)
+
+    return readable
 
 
 class Checked:

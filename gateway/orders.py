@@ -169,18 +169,20 @@ class Orders:
 
         Raises:
             Refusal: the caller has no such order.
-            Unavailable: the views do not answer.
+            Unavailable: the views do not answer; Overloaded, because too much is under way.
         """
-        asked, stands = await self._of(caller, request.order_id)
+        with self._waiters.under_way():
+            asked, stands = await self._of(caller, request.order_id)
         return GetOrderResponse(order=_joined(request.order_id, asked, stands))
 
     async def list_(self, caller: Caller, request: ListOrdersRequest) -> ListOrdersResponse:
         """The caller's newest orders, newest first.
 
         Raises:
-            Unavailable: the views do not answer.
+            Unavailable: the views do not answer; Overloaded, because too much is under way.
         """
-        rows = await self._views.newest(caller.principal, request.page_size or PAGE)
+        with self._waiters.under_way():
+            rows = await self._views.newest(caller.principal, request.page_size or PAGE)
         return ListOrdersResponse(orders=[_joined(asked.order_id, asked, stands) for asked, stands in rows])
 
     async def cancel(self, caller: Caller, request: CancelOrderRequest) -> CancelOrderResponse:

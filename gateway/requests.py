@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -19,6 +20,8 @@ MAX_REQUEST_BYTES = 64 * 1024
 MAX_NAME_BYTES = 256
 WAIT_S = 10.0
 PRINCIPAL, IDEMPOTENCY_KEY, TRACEPARENT = "x-principal", "idempotency-key", "traceparent"
+# W3C: what does not look like this is not passed on.
+TRACE = re.compile("[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 # What the way back of an answer may take, so that a client with a deadline gets PENDING and its handle instead of nothing.
 WAY_BACK_S = 0.2
 
@@ -59,7 +62,8 @@ def caller_of(metadata: Mapping[str, str], time_left_s: float | None) -> Caller:
         raise nobody()
     if not _is_name(principal):
         raise invalid(Violation(PRINCIPAL, f"must be 1 to {MAX_NAME_BYTES} visible ASCII characters", "metadata.name"))
-    return Caller(principal, metadata.get(IDEMPOTENCY_KEY, ""), metadata.get(TRACEPARENT, ""), time_left_s)
+    traceparent = metadata.get(TRACEPARENT, "")
+    return Caller(principal, metadata.get(IDEMPOTENCY_KEY, ""), traceparent if TRACE.fullmatch(traceparent) else "", time_left_s)
 
 
 def idempotency_key_of(caller: Caller) -> str:

@@ -145,7 +145,7 @@ class Platform:
 
     def bound(self, folder: Path, **settings: Any) -> Bound:
         """The door's pieces, bound to this platform."""
-        return _Bound(self, Settings(ORDER_ID_KEY_FILE=str(folder / "order-id.key"), **settings))
+        return _Bound(self, Settings.model_validate({"order_id_key_file": str(folder / "order-id.key"), **settings}))
 
     def use_cases(self, *, limit: int = 100) -> tuple[Orders, Waiters[Heard]]:
         """The use cases without servers."""

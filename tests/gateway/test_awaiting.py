@@ -62,8 +62,24 @@ async def test_more_than_the_limit_do_not_wait() -> None:
     waiters: Waiters[str] = Waiters(2)
     with waiters.waiter("a"), waiters.waiter("a"), pytest.raises(Overloaded, match="2 calls"), waiters.waiter("b"):
         pass
-    with waiters.waiter("b"):
-        assert len(waiters) == 1
+    with waiters.waiter("b"), waiters.under_way():
+        assert len(waiters) == 2
+        with pytest.raises(Overloaded), waiters.under_way():
+            pass
+    assert len(waiters) == 0
+
+
+async def test_news_that_are_not_worth_waking_are_read_with_those_that_are() -> None:
+    waiters: Waiters[str] = Waiters(1)
+    with waiters.waiter("a", lambda news: news == "answer") as waiter:
+        waiting = asyncio.ensure_future(waiter.next(soon()))
+        await asyncio.sleep(0)
+        waiters.heard("a", "step")
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert not waiting.done()
+        waiters.heard("a", "answer")
+        assert [await waiting, await waiter.next(soon(0)), await waiter.next(soon(0))] == ["step", "answer", None]
 
 
 async def test_a_waiter_that_does_not_read_is_told_to_look_instead() -> None:

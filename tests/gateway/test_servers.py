@@ -12,12 +12,14 @@ from typing import Any, TypeVar
 import grpc
 import httpx
 import pytest
+import structlog
 from google.protobuf.message import Message
 from google.rpc import code_pb2
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
+from retail.gateway.v1.order_request_pb2 import OrderRequested
 from retail.gateway.v1.order_service_pb2 import (
     AwaitOrderRequest,
     CancelOrderRequest,
@@ -308,7 +310,8 @@ async def test_stopping_says_not_serving_and_lets_everybody_go_with_a_handle(tmp
         started = asyncio.get_running_loop().time()
     assert (await watching.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
     pending = await waiting
-    assert (pending.order.status, pending.order.order_id) == (PENDING, platform.log[0].order_id)  # type: ignore[attr-defined]
+    (asked,) = [event for event in platform.log if isinstance(event, OrderRequested) and event.customer_id == "ann"]
+    assert (pending.order.status, pending.order.order_id) == (PENDING, asked.order_id)
     assert (await browsing).json()["order"]["status"] == "ORDER_STATUS_PENDING"
     assert asyncio.get_running_loop().time() - started < 8
     await channel.close()
@@ -353,6 +356,42 @@ async def test_a_taken_port_is_named(tmp_path: Path) -> None:
             with pytest.raises(SettingsError, match=str(port)):
                 async with serve(Platform().bound(tmp_path, **{setting: port})):
                     pass
+
+
+async def test_the_start_says_that_callers_are_believed(tmp_path: Path) -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with serve(Platform().bound(tmp_path)):
+            pass
+    assert [entry["log_level"] for entry in logs if "DEVELOPMENT MODE" in entry["event"]] == ["warning"]
+
+
+async def test_without_a_place_for_the_secret_the_door_stays_shut(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="ORDER_ID_KEY_FILE"):
+        async with serve(Platform().bound(tmp_path, order_id_key_file="")):
+            pass
+
+
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+async def test_the_callers_trace_goes_on_and_nonsense_does_not(tmp_path: Path) -> None:
+    platform = Platform(shop=confirming)
+    async with door(platform, tmp_path) as (stub, browser, _):
+        await stub.PlaceOrder(an_order(), metadata=(*ANN, ("traceparent", TRACE)))
+        for number, trace in enumerate((TRACE, "x" * 5000)):
+            await browser.post(
+                f"{PATH}/PlaceOrder", json=JSON_ORDER, headers={"x-principal": "b", "idempotency-key": str(number), "traceparent": trace}
+            )
+    assert [meta["traceparent"] for meta in platform.metas] == [TRACE, TRACE, ""]
+
+
+@pytest.mark.parametrize("name", [b"\xff\xfe", "\u00e4nn".encode(), b"a" * 257, b""])
+async def test_a_caller_with_an_unusable_name_is_refused(name: bytes, tmp_path: Path) -> None:
+    platform = Platform(shop=confirming)
+    async with door(platform, tmp_path) as (_, browser, _channel):
+        answer = await browser.post(f"{PATH}/PlaceOrder", json=JSON_ORDER, headers=[(b"x-principal", name), (b"idempotency-key", b"k")])
+    assert answer.status_code in (400, 401)
+    assert platform.log == []
 
 
 def test_every_canonical_code_has_a_name_in_both_worlds() -> None:
