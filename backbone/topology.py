@@ -16,8 +16,12 @@ from google.protobuf.message import Message
 from backbone.contract import ResolvedService, Topic, check_platform, copies_of, resolve_context
 from backbone.declare import Context, Intake, Platform, Sibling
 
-PRIVATE_PURPOSES = ("state", "commands", "outcomes", "ticks", "repartition", "cursor", "quarantine")
+PRIVATE_PURPOSES = ("state", "commands", "outcomes", "ticks", "repartition", "releases", "cursor", "quarantine")
 """What a service can keep for itself, in the order in which it is listed."""
+
+
+FOR_EVER = frozenset({"quarantine", "repartition", "releases"})
+"""Of these, what is kept for ever; of the others the last of each key is."""
 
 
 class Kept(StrEnum):
@@ -238,7 +242,7 @@ def _topics(service: ResolvedService) -> Iterable[TopicNode]:
     declared = {topic.name: topic for topic in wrapped if topic.private}
     for purpose in _private_purposes(service):
         name = service.private(purpose)
-        kept = Kept.FOR_EVER if purpose in ("quarantine", "repartition") else Kept.COMPACTED
+        kept = Kept.FOR_EVER if purpose in FOR_EVER else Kept.COMPACTED
         contract = declared.get(name)
         yield TopicNode(name, service.name, purpose, kept, contract.key if contract else "", _holds(contract) if contract else ())
 
@@ -254,6 +258,7 @@ def _private_purposes(service: ResolvedService) -> Iterable[str]:
         "ticks": service.decider is not None and service.decider.decider.deadline is not None,
         "cursor": polls,
         "repartition": service.decider is not None and bool(service.decider.repartitioned),
+        "releases": service.decider is not None,
         "quarantine": reads,
     }
     return (purpose for purpose in PRIVATE_PURPOSES if needed[purpose])
@@ -261,8 +266,7 @@ def _private_purposes(service: ResolvedService) -> Iterable[str]:
 
 def _groups(service: ResolvedService) -> Iterable[Group]:
     if service.decider is not None:
-        own = [service.private(purpose) for purpose in ("ticks", "repartition") if purpose in _private_purposes(service)]
-        yield Group(service.name, service.name, tuple(sorted([*(topic.name for topic in service.decider.inputs), *own])))
+        yield Group(service.name, service.name, service.decider_inputs)
         if service.decider.repartitioned:
             yield Group(f"{service.name}.repartition", service.name, tuple(topic.name for topic in service.decider.repartitioned))
     for view in service.views:

@@ -26,12 +26,13 @@ PARTITIONS = 2
 
 
 def test_a_decider_with_a_deadline_has_state_and_ticks() -> None:
-    assert [topic.purpose for topic in OF.of_service("ordering.orders")] == ["events", "copy", "copy", "state", "ticks", "quarantine"]
+    purposes = [topic.purpose for topic in OF.of_service("ordering.orders")]
+    assert purposes == ["events", "copy", "copy", "state", "ticks", "releases", "quarantine"]
 
 
 def test_a_service_with_effects_has_commands_and_outcomes() -> None:
     purposes = [topic.purpose for topic in OF.of_service("payments.payments")]
-    assert purposes == ["events", "copy", "state", "commands", "outcomes", "quarantine"]
+    assert purposes == ["events", "copy", "state", "commands", "outcomes", "releases", "quarantine"]
 
 
 def test_an_intake_with_a_source_has_a_cursor_and_a_quarantine() -> None:
@@ -44,7 +45,7 @@ def test_a_service_that_only_shows_has_nothing_but_a_quarantine() -> None:
 
 def test_the_narrative_is_kept_for_ever_and_the_rest_is_compacted() -> None:
     for topic in OF.topics:
-        for_ever = not topic.private or topic.purpose in ("quarantine", "repartition")
+        for_ever = not topic.private or topic.purpose in ("quarantine", "repartition", "releases")
         assert (topic.kept is Kept.FOR_EVER) == for_ever, topic
 
 
@@ -121,7 +122,11 @@ def test_groups_and_transactional_ids_are_those_the_loops_take() -> None:
 
 def test_a_group_reads_exactly_what_its_service_hears() -> None:
     groups = {group.name: group.topics for group in OF.groups}
-    assert groups["payments.payments"] == ("private.payments.payments.outcomes", "retail.ordering.orders.v1")
+    assert groups["payments.payments"] == (
+        "private.payments.payments.outcomes",
+        "private.payments.payments.releases",
+        "retail.ordering.orders.v1",
+    )
     assert "private.ordering.orders.ticks" in groups["ordering.orders"]
     assert groups["ordering.orders.price.v1"] == ("retail.ordering.prices.v1",)
 

@@ -99,6 +99,16 @@ class ResolvedService:
         """Name of one of its private topics: state, commands, outcomes, ticks, quarantine, repartition, cursor."""
         return f"private.{self.name}.{purpose}"
 
+    @property
+    def decider_inputs(self) -> tuple[str, ...]:
+        """Names of all topics its decider reads as one group, private ones included; none without a decider."""
+        if self.decider is None:
+            return ()
+        own = [self.private("releases")]
+        own += [self.private("ticks")] if self.decider.decider.deadline is not None else []
+        own += [self.private("repartition")] if self.decider.repartitioned else []
+        return tuple(sorted([*(topic.name for topic in self.decider.inputs), *own]))
+
     def view_of(self, view: View[Any]) -> ResolvedView:
         """A view of this service, resolved."""
         return next(resolved for resolved in self.views if resolved.view is view)

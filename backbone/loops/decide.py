@@ -20,38 +20,30 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import structlog
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from backbone.contract import Reaction, ResolvedService, Topic, copies_of, is_effect, primary_of, said_by
-from backbone.declare import HappenedAt, On, Tick
+from backbone.contract import ResolvedService, Topic, copies_of, is_effect, primary_of, said_by
+from backbone.declare import HappenedAt, Tick
 from backbone.envelope import (
-    Undecodable,
-    UnknownEvent,
     because_of,
-    decode,
     encode,
     entry_key,
-    moment,
     moment_of_ms,
-    split_entry_key,
 )
 from backbone.errors import DeclarationError, Fenced, Unavailable, WorkerEnded
 from backbone.loops.holding import Came, Partition, TakingOver, positions_entry
 from backbone.loops.looking_up import Answers, LookingUp, NotYet
 from backbone.loops.set_aside import SetAside
 from backbone.loops.snapshots import PARKED, Held, Snapshots
+from backbone.loops.taking_apart import TakingApart
 from backbone.ports import Consumer, Log, Place, Record, Rows
-from backbone.rules import BreaksRules, check
+from backbone.rules import check
 from backbone.settings import Settings
 from backbone.v1.meta_pb2 import Meta
 from backbone.v1.private_pb2 import (
     QUARANTINE_REASON_BEHIND_PARKED,
-    QUARANTINE_REASON_INVALID,
     QUARANTINE_REASON_RAISED,
-    QUARANTINE_REASON_UNDECODABLE,
-    QUARANTINE_REASON_UNKNOWN_EVENT,
-    Forwarded,
     Parked,
     QuarantineReason,
     StateEntry,
@@ -83,7 +75,7 @@ class Staged:
 
     out: list[Out] = field(default_factory=list)
     held: dict[tuple[int, str], Held] = field(default_factory=dict)
-    parked: dict[tuple[int, str], Parked] = field(default_factory=dict)
+    parked: dict[tuple[int, str], Parked | None] = field(default_factory=dict)
     positions: dict[Place, int] = field(default_factory=dict)
     ticked: list[tuple[int, str, datetime]] = field(default_factory=list)
     decided: int = 0
@@ -115,18 +107,10 @@ class Decide:
         self._set_aside = SetAside(service.name, settings.build)
         self._state_topic = service.private("state")
         self._tick_topic = service.private("ticks")
-        self._repartition_topic = service.private("repartition")
-        self._topics = {topic.name: topic for topic in (*self._resolved.inputs, *self._resolved.repartitioned)}
-        self._inputs = sorted(
-            [
-                *(topic.name for topic in self._resolved.inputs),
-                *([self._tick_topic] if self._decider.deadline else []),
-                *([self._repartition_topic] if self._resolved.repartitioned else []),
-            ]
-        )
-        self._lines = _lines(self._resolved.reactions)
+        self._inputs = service.decider_inputs
         self._ways = {said: _way(said, self._resolved.primary, self._resolved.commands) for said in said_by(self._decider)}
         self._looking_up = LookingUp(service, log, rows, settings.partitions)
+        self._taking_apart = TakingApart(service, self._looking_up)
         self._topic_ids = {name: log.topics()[name][0] for name in self._inputs}
         self._taking_over = TakingOver(service, self._inputs, self._snapshots, log, settings)
         self._partitions: dict[int, Partition] = {}
@@ -161,7 +145,7 @@ class Decide:
         waiting = any(partition.held_back for partition in self._partitions.values())
         if not came and not staged.out:
             polled = self._consumer.poll(self._settings.batch, min(timeout_s, RETRY_AFTER_S) if waiting else timeout_s)
-            came = [self._taken_apart(record) for record in polled if self._may_decide(record)]
+            came = [self._taking_apart.came(record) for record in polled if self._may_decide(record)]
         if came:
             self._decide(came, staged)
         try:
@@ -268,61 +252,8 @@ class Decide:
         partition = self._partitions.get(record.partition)
         return partition is not None and not partition.frozen and record.offset >= partition.positions[record.topic]
 
-    def _taken_apart(self, record: Record) -> Came:
-        came = Came(record, record.timestamp_ms)
-        if record.topic == self._tick_topic:
-            return self._tick_taken_apart(came)
-        if record.topic == self._repartition_topic:
-            return self._forwarded_taken_apart(came)
-        topic, lines = self._topics[record.topic], self._lines[record.topic]
-        value = record.value
-        if value and record.key is not None and (number := value[0] >> 3) in topic.events and number not in lines:
-            return came
-        try:
-            decoded = decode(topic, record)
-            came.event, came.meta = decoded.event, decoded.meta
-            came.key = split_entry_key(record.key or b"")[0] if topic.private else decoded.key
-            came.line = lines.get(decoded.number)
-            if came.line is not None:
-                if not topic.private:
-                    check(decoded.event)
-                came.wanted = self._looking_up.wanted(came.line, decoded.event)
-        except Undecodable as error:
-            came.wrong = (QUARANTINE_REASON_UNDECODABLE, str(error))
-        except UnknownEvent as error:
-            came.wrong = (QUARANTINE_REASON_UNKNOWN_EVENT, str(error))
-        except BreaksRules as error:
-            came.wrong = (QUARANTINE_REASON_INVALID, str(error))
-        return came
-
-    def _forwarded_taken_apart(self, came: Came) -> Came:
-        """An event that came by way of the repartition topic: decided under the key of the forward, at the time of the original."""
-        try:
-            forwarded = Forwarded.FromString(came.record.value or b"")
-            topic = self._topics[forwarded.topic]
-            wrapped: Any = topic.wrapper.FromString(forwarded.value)
-            came.key = (came.record.key or b"").decode()
-        except (DecodeError, KeyError, UnicodeDecodeError) as error:
-            came.wrong = (QUARANTINE_REASON_UNDECODABLE, f"not a Forwarded: {error}")
-            return came
-        came.event, came.meta = getattr(wrapped, wrapped.WhichOneof(topic.oneof)), wrapped.meta
-        came.at_ms = forwarded.appended_at.ToMilliseconds()
-        came.line = self._lines[topic.name][topic.number(type(came.event)) or 0]
-        came.wanted = self._looking_up.wanted(came.line, came.event)
-        return came
-
-    def _tick_taken_apart(self, came: Came) -> Came:
-        try:
-            tick = TickRecord.FromString(came.record.value or b"")
-        except DecodeError as error:
-            came.wrong = (QUARANTINE_REASON_UNDECODABLE, f"not a Tick: {error}")
-            return came
-        came.key, came.meta, came.line = tick.key, tick.meta, self._decider.deadline
-        came.event = Tick(due=moment(tick.due), at=moment_of_ms(came.record.timestamp_ms))
-        return came
-
     def _decide(self, came: Sequence[Came], staged: Staged) -> None:
-        wanted = [one.wanted for one in came if one.wanted is not None]
+        wanted = [one.wanted for some in came for one in (some, *(some.released or ())) if one.wanted is not None]
         answers: Answers = {}
         unavailable = ""
         try:
@@ -335,9 +266,12 @@ class Decide:
                 partition.held_back.append(one)
                 continue
             try:
-                if unavailable and one.wanted is not None:
+                if unavailable and any(some.wanted is not None for some in (one, *(one.released or ()))):
                     raise NotYet(unavailable)
-                self._decide_one(partition, one, answers, staged)
+                if one.released is not None:
+                    self._release(partition, one, answers, staged)
+                else:
+                    self._decide_one(partition, one, answers, staged)
             except (NotYet, Unavailable) as error:
                 self._hold_back(partition, one, str(error))
                 continue
@@ -366,6 +300,24 @@ class Decide:
                 self._consumer.resume([(topic, partition.number) for topic in self._inputs])
         return came
 
+    def _release(self, partition: Partition, came: Came, answers: Answers, staged: Staged) -> None:
+        """Decide what an operator releases: all of it or, while rows are missing, nothing yet."""
+        assert came.released is not None
+        for one in came.released:
+            if one.wanted is not None:
+                self._looking_up.found(one.wanted, answers)
+        at = (partition.number, came.key)
+        parked = staged.parked[at] if at in staged.parked else partition.parked.get(came.key)
+        if parked is not None and parked.waiting != came.count:
+            log.warning("release is out of date", service=self.name, aggregate=came.key, waiting=parked.waiting, released=came.count)
+            return
+        if parked is not None:
+            staged.parked[at] = None
+            staged.out.append(Out(self._state_topic, entry_key(came.key, PARKED), None, partition.number))
+        for one in came.released:
+            self._decide_one(partition, one, answers, staged)
+        log.info("released", service=self.name, aggregate=came.key, records=len(came.released), operator=came.event.operator)
+
     def _decide_one(self, partition: Partition, came: Came, answers: Answers, staged: Staged) -> None:
         at = (partition.number, came.key)
         if came.wrong is not None:
@@ -373,9 +325,10 @@ class Decide:
             return
         if came.line is None:
             return
-        parked = staged.parked.get(at) or partition.parked.get(came.key)
+        parked = staged.parked[at] if at in staged.parked else partition.parked.get(came.key)
         if parked is not None:
             self._quarantine(staged, came, QUARANTINE_REASON_BEHIND_PARKED, f"behind {parked.topic}/{parked.partition}@{parked.offset}")
+            self._keep_parked(partition, came.key, staged, parked)
             return
         held = staged.held.get(at) or partition.aggregates.get(came.key) or self._blank()
         if isinstance(came.event, Tick) and self._due(held) != came.event.due:
@@ -450,10 +403,21 @@ class Decide:
         reason = f"{type(error).__name__}: {error}"
         self._quarantine(staged, came, QUARANTINE_REASON_RAISED, reason, error)
         record = came.record
-        parked = Parked(topic=record.topic, partition=record.partition, offset=record.offset, reason=reason[:1000])
-        entry = StateEntry(version=self._decider.version, build=self._settings.build, parked=parked)
-        staged.out.append(Out(self._state_topic, entry_key(came.key, PARKED), entry.SerializeToString(), partition.number))
-        staged.parked[partition.number, came.key] = parked
+        self._keep_parked(
+            partition,
+            came.key,
+            staged,
+            Parked(topic=record.topic, partition=record.partition, offset=record.offset, reason=reason[:1000]),
+        )
+
+    def _keep_parked(self, partition: Partition, key: str, staged: Staged, parked: Parked) -> None:
+        """Keep the mark of a parked aggregate, with one more record in quarantine."""
+        more = Parked()
+        more.CopyFrom(parked)
+        more.waiting += 1
+        entry = StateEntry(version=self._decider.version, build=self._settings.build, parked=more)
+        staged.out.append(Out(self._state_topic, entry_key(key, PARKED), entry.SerializeToString(), partition.number))
+        staged.parked[partition.number, key] = more
 
     # Deadlines.
 
@@ -541,7 +505,10 @@ class Decide:
             partition.aggregates[key] = self._snapshots.kept(held)
             self._arm(partition, key, held)
         for (number, key), parked in staged.parked.items():
-            self._partitions[number].parked[key] = parked
+            if parked is None:
+                self._partitions[number].parked.pop(key, None)
+            else:
+                self._partitions[number].parked[key] = parked
         for number, key, due in staged.ticked:
             self._partitions[number].deadlines.ticked(key, due)
         self.decided += staged.decided
@@ -563,10 +530,3 @@ def _way(said: type[Message], primary: Topic, commands: Topic | None) -> _Way:
         return _Way(commands, commands.number(said) or 0, (), command=True)
     copies = [copy for copy in copies_of(primary) if copy.number(said) is not None]
     return _Way(primary_of(said), primary.number(said) or 0, copies, command=False)
-
-
-def _lines(reactions: Sequence[Reaction]) -> dict[str, dict[int, On[Any, Any]]]:
-    lines: dict[str, dict[int, On[Any, Any]]] = {}
-    for reaction in reactions:
-        lines.setdefault(reaction.topic.name, {})[reaction.number] = reaction.line
-    return lines

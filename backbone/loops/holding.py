@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +34,8 @@ class Came:
     Attributes:
         at_ms: when it was appended; for a forwarded one, the original.
         wrong: why it cannot be decided, if so.
+        released: for an operator's release: the records to be decided now.
+        count: for a release: how many records it speaks of.
     """
 
     record: Record
@@ -44,6 +46,8 @@ class Came:
     line: On[Any, Any] | None = None
     wanted: Wanted | None = None
     wrong: tuple[QuarantineReason.ValueType, str] | None = None
+    released: Sequence[Came] | None = None
+    count: int = 0
 
 
 @dataclass(slots=True)
@@ -85,7 +89,7 @@ class TakingOver:
         inputs: names of the topics it hears, private ones included.
     """
 
-    def __init__(self, service: ResolvedService, inputs: list[str], snapshots: Snapshots, log: Log, settings: Settings) -> None:
+    def __init__(self, service: ResolvedService, inputs: Sequence[str], snapshots: Snapshots, log: Log, settings: Settings) -> None:
         assert service.decider is not None
         self._name = service.name
         self._decider = service.decider.decider

@@ -77,9 +77,7 @@ def _groups(service: ResolvedService) -> Iterator[tuple[str, Sequence[str]]]:
     decider = service.decider
     if decider is None:
         return
-    own = [service.private("ticks")] if decider.decider.deadline is not None else []
-    own += [service.private("repartition")] if decider.repartitioned else []
-    yield service.name, [*(topic.name for topic in decider.inputs), *own]
+    yield service.name, service.decider_inputs
     if decider.repartitioned:
         yield f"{service.name}.repartition", [topic.name for topic in decider.repartitioned]
 

@@ -32,6 +32,7 @@ from backbone.ports import Fetched, Fragment, Place, Record
 from backbone.settings import Settings
 from backbone.v1 import private_pb2
 from backbone.v1.meta_pb2 import Meta
+from backbone.v1.private_pb2 import Quarantined, Release
 from contexts.fulfilment.stock.service import stock
 from contexts.ordering.orders import service as orders_table
 from contexts.ordering.pricing.service import pricing
@@ -178,6 +179,109 @@ def test_a_decision_that_raises_parks_its_key_and_nothing_else() -> None:
     assert (second.reason, second.value) == (private_pb2.QUARANTINE_REASON_BEHIND_PARKED, behind.value)
     assert third.reason == private_pb2.QUARANTINE_REASON_BEHIND_PARKED
     assert again.status()["partitions"][bad.partition]["parked"] == ["CD-1"]
+
+
+def released(world: World, aggregate: str, records: Sequence[Quarantined], dropped: Sequence[Quarantined] = ()) -> None:
+    """An operator's word, in the log."""
+    release = Release(aggregate=aggregate, records=records, dropped=dropped, operator="ann", because="it is mended")
+    partition = (*records, *dropped)[0].partition
+    world.raw(world.resolved.private("releases"), aggregate.encode() or b"-", release.SerializeToString(), partition)
+
+
+def repaired(world: World) -> None:
+    """Deploy a build whose decision no longer raises."""
+
+    def forgiving(_: Count, item: ItemCatalogued) -> Iterator[PriceListed]:
+        yield PriceListed(sku=item.sku, unit_price=item.list_price)
+
+    world.service = Service("pricing", Decider(Count, counted, on(ItemCatalogued, forgiving)))
+    world.context = Context("ordering", world.service)
+
+
+def test_what_is_released_is_decided_in_order_as_if_it_had_never_been_parked() -> None:
+    """A mended build takes it up: same identities, gapless sequence; later records go on; a restart remembers."""
+    world = pricing_world(Decider(Count, counted, on(ItemCatalogued, always)))
+    broken = world.worker()
+    bad = world.comes(examples.item_catalogued(title="bad", list_price=examples.usd(1)))
+    world.comes(examples.item_catalogued(list_price=examples.usd(2)))
+    steps(broken, lambda: len(world.quarantined()) == 2)
+    broken.close()
+    repaired(world)
+    mended = world.worker()
+    released(world, "CD-1", world.quarantined())
+    steps(mended, lambda: len(prices(world)) == 2)
+    world.comes(examples.item_catalogued(list_price=examples.usd(3)))
+    steps(mended, lambda: len(prices(world)) == 3)
+    mended.close()
+    idle(world.worker())
+    said = world.said(PRICES, PriceListed)
+    assert [minor_units(one.event.unit_price) for one in said] == [1, 2, 3]
+    assert sequences(said) == [1, 2, 3]
+    assert said[0].meta.id.endswith(f":{bad.partition}:{bad.offset}:0")
+    assert len(world.quarantined()) == 2
+
+
+def test_what_is_dropped_is_never_decided_and_what_was_behind_it_is() -> None:
+    """An operator gives a record up; the key goes on."""
+    world = pricing_world(Decider(Count, counted, on(ItemCatalogued, always)))
+    worker = world.worker()
+    world.comes(examples.item_catalogued(title="bad"))
+    world.comes(examples.item_catalogued(list_price=examples.usd(2)))
+    steps(worker, lambda: len(world.quarantined()) == 2)
+    first, behind = world.quarantined()
+    released(world, "CD-1", [behind], [first])
+    steps(worker, lambda: len(prices(world)) == 1)
+    assert minor_units(prices(world)[0].unit_price) == 2
+    assert sequences(world.said(PRICES, PriceListed)) == [1]
+
+
+def test_what_raises_again_is_parked_again_with_all_that_is_behind_it() -> None:
+    """A release that comes too early does no harm."""
+    world = pricing_world(Decider(Count, counted, on(ItemCatalogued, always)))
+    worker = world.worker()
+    partition = world.comes(examples.item_catalogued(title="bad")).partition
+    world.comes(examples.item_catalogued())
+    steps(worker, lambda: len(world.quarantined()) == 2)
+    released(world, "CD-1", world.quarantined())
+    steps(worker, lambda: len(world.quarantined()) == 4)
+    assert prices(world) == []
+    assert worker.status()["partitions"][partition]["parked"] == ["CD-1"]
+    repaired(world)
+    worker.close()
+    mended = world.worker()
+    released(world, "CD-1", world.quarantined()[2:])
+    steps(mended, lambda: len(prices(world)) == 2)
+
+
+def test_a_release_that_does_not_know_of_every_record_behind_is_no_release() -> None:
+    """Else a record that came meanwhile would be overtaken, and then forgotten."""
+    world = pricing_world(Decider(Count, counted, on(ItemCatalogued, always)))
+    worker = world.worker()
+    partition = world.comes(examples.item_catalogued(title="bad")).partition
+    steps(worker, lambda: len(world.quarantined()) == 1)
+    known_to_operator = world.quarantined()
+    world.comes(examples.item_catalogued())
+    steps(worker, lambda: len(world.quarantined()) == 2)
+    released(world, "CD-1", (), known_to_operator)
+    idle(worker)
+    assert worker.status()["partitions"][partition]["parked"] == ["CD-1"]
+    assert prices(world) == []
+
+
+def test_a_record_that_parked_nothing_is_decided_when_it_is_released() -> None:
+    """A newer build may understand what an older one could not."""
+    world = pricing_world()
+    worker = world.worker()
+    good = world.comes(examples.item_catalogued(sku="CD-7"))
+    steps(worker, lambda: len(prices(world)) == 1)
+    world.raw(CATALOGUE, b"CD-8", b"\xff", good.partition)
+    steps(worker, lambda: len(world.quarantined()) == 1)
+    understood = world.quarantined()
+    item = examples.item_catalogued(sku="CD-8")
+    understood[0].value = encode(1, item.SerializeToString(), Meta(id="x").SerializeToString())
+    released(world, "", understood)
+    steps(worker, lambda: len(prices(world)) == 2)
+    assert sorted(price.sku for price in prices(world)) == ["CD-7", "CD-8"]
 
 
 def test_a_record_that_raises_in_the_middle_says_nothing_at_all() -> None:
