@@ -252,14 +252,28 @@ class FailingProducer:
 
 
 class DeafConsumer:
-    """A consumer that can be made to hear nothing any more: that its member was replaced does not reach it either."""
+    """A consumer that can be made to hear nothing any more: that its member was replaced does not reach it either.
 
-    def __init__(self, inner: Consumer) -> None:
+    Attributes:
+        polls: how often it was asked.
+        missed: how often it was asked while deaf.
+        once: done inside the next `poll`, which then brings nothing.
+    """
+
+    def __init__(self, inner: Consumer, revoked: Callable[[Sequence[Place]], None]) -> None:
         self.inner = inner
+        self.revoked = revoked
         self.deaf = False
+        self.polls = 0
         self.missed = 0
+        self.once: Callable[[], None] | None = None
 
     def poll(self, limit: int, timeout_s: float) -> Sequence[Record]:
+        self.polls += 1
+        if self.once is not None:
+            once, self.once = self.once, None
+            once()
+            return ()
         if self.deaf:
             time.sleep(timeout_s)
             self.missed += 1
@@ -293,7 +307,7 @@ class FailingLog:
         return producer
 
     def group_consumer(self, *args: Any) -> Any:
-        consumer = DeafConsumer(self._inner.group_consumer(*args))
+        consumer = DeafConsumer(self._inner.group_consumer(*args), args[-1])
         self.consumers.append(consumer)
         return consumer
 

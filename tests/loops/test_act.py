@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -27,11 +28,12 @@ from backbone.errors import Fenced, WorkerEnded
 from backbone.loops import act as act_module
 from backbone.loops.act import Act
 from backbone.partitioner import partition_of
+from backbone.positions import from_proto
 from backbone.settings import Settings
-from backbone.v1.meta_pb2 import Position
 from backbone.v1.private_pb2 import QUARANTINE_REASON_UNDECODABLE
 from tests.loops.edges import (
     PARTITIONS,
+    WITHIN_S,
     FailingLog,
     Ground,
     Payments,
@@ -169,7 +171,7 @@ async def test_a_command_is_done_and_its_outcome_says_for_which_command_when_and
     topic_id = stage.log.topics()[stage.payments.commands.name][0]
     partition = partition_of(b"order-1", PARTITIONS)
     assert told.meta.id == envelope.record_id(stage.service.name, topic_id, partition, 0, 0)
-    assert list(told.meta.after) == [Position(topic=stage.payments.commands.name, partition=partition, next_offset=1)]
+    assert from_proto(told.meta.after) == {("t", 0): 7, (stage.payments.commands.name, partition): 1}
     assert stage.payments.tombstones() == [envelope.entry_key("order-1", command)]
 
 
@@ -368,12 +370,16 @@ async def test_too_many_open_commands_pause_reading_until_some_are_done(real_sce
         return await yes(command, key)
 
     stage = real_scene(Outside(when_opened))
-    act = stage.act()
+    log = FailingLog(stage.log)
+    act = stage.act(log)
     async with running(act):
         await until(lambda: act.ready, "ready")
         stage.payments.say(*(authorize(f"order-{number}") for number in range(4)))
         await until(lambda: act.status()["paused"], "paused")
         stage.payments.say(authorize("order-later"))
+        polls = log.consumers[0].polls
+        await until(lambda: log.consumers[0].polls > polls + 20, "asked for more, many times")
+        assert act.status()["open"] == 4
         gate.set()
         await until(lambda: act.status()["done"] == 5, "all done")
         await until(lambda: not act.status()["paused"], "reading again")
@@ -407,6 +413,39 @@ async def test_a_worker_whose_place_was_taken_cannot_close_commands(real_scene: 
     [told] = stage.payments.outcomes()
     assert told.event.authorization_id == f"auth-{command}"
     zombie_log.producers[0].abort()
+
+
+async def test_an_outcome_of_a_partition_lost_before_it_was_written_is_dropped(scene: Make) -> None:
+    gate = asyncio.Event()
+
+    async def when_opened(command: AuthorizeCard, key: str) -> Message:
+        await gate.wait()
+        return await yes(command, key)
+
+    outside = Outside(when_opened)
+    stage = scene(outside)
+    log = FailingLog(stage.log)
+    stage.payments.say(authorize("order-1"))
+    loop = asyncio.get_running_loop()
+    act = stage.act(log)
+
+    def answer_then_lose() -> None:
+        loop.call_soon_threadsafe(gate.set)
+        deadline = time.monotonic() + WITHIN_S
+        while outside.under_way and time.monotonic() < deadline:
+            time.sleep(0.001)
+        consumer.revoked(list(consumer.positions()))
+
+    async with running(act):
+        await until(lambda: outside.under_way == 1, "asked")
+        consumer = log.consumers[0]
+        consumer.once = answer_then_lose
+        await until(lambda: act.status()["partitions"] == [], "lost")
+        polls = consumer.polls
+        await until(lambda: consumer.polls > polls + 2, "went on")
+        assert act.status()["done"] == 0
+    assert outside.under_way == 0
+    assert stage.payments.outcomes() == []
 
 
 async def test_who_gets_a_partition_does_what_is_open_and_who_lost_it_does_not_write(real_scene: Make) -> None:
