@@ -279,7 +279,8 @@ def test_while_redis_is_down_orders_are_answered_and_reads_refused(scene: Scene)
 def test_flushed_views_heal_and_no_repetition_becomes_an_order(scene: Scene) -> None:
     stub = scene.stub()
     first = stub.PlaceOrder(an_order(wait_s=0), metadata=by("ida"), wait_for_ready=True, timeout=20).order
-    stub.GetOrder(GetOrderRequest(order_id=first.order_id), metadata=by("ida"))
+    get = lambda: stub.GetOrder(GetOrderRequest(order_id=first.order_id), metadata=by("ida"), timeout=10)  # noqa: E731
+    wait_until(lambda: answers(get), 20, "the views show the order")
     before = stub.ListOrders(ListOrdersRequest(), metadata=by("ida"))
     redis.Redis.from_url(scene.valkey.url).flushall()
 
