@@ -146,7 +146,9 @@ def _append(shop: Shop, partition: int, records: list[tuple[bytes | None, bytes 
     offsets: list[int] = []
     producer = Producer({"bootstrap.servers": shop.kafka, "enable.idempotence": True})
     for key, value in records:
-        producer.produce(REQUESTS, key=key, value=value, partition=partition, on_delivery=lambda _, told: offsets.append(told.offset() or 0))
+        producer.produce(
+            REQUESTS, key=key, value=value, partition=partition, on_delivery=lambda _, told: offsets.append(told.offset() or 0)
+        )
     assert producer.flush(20.0) == 0
     return offsets
 

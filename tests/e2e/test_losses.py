@@ -37,7 +37,7 @@ class Customers:
         self.progress = Progress(len(purchases))
         self._pool = ThreadPoolExecutor(1)
         self._placing = self._pool.submit(
-            lambda: asyncio.run(place_all(shop.here.grpc, purchases, self.progress, at_once, answer_within_s=240.0))
+            lambda: asyncio.run(place_all(shop.here.grpc, purchases, self.progress, at_once, answer_within_s=150.0))
         )
 
     def until_answered(self, count: int) -> None:

@@ -1,0 +1,1 @@
+"""The demonstration: its numbers are the input file's."""
