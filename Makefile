@@ -79,7 +79,7 @@ clean: protos
 	@$(V)/backbone clean $(ARGS)
 
 lock: setup
-	@$(PYTHON) -m venv .backbone/lock
-	@.backbone/lock/bin/pip install --quiet uv
-	@.backbone/lock/bin/uv pip compile --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
+	@$(PYTHON) -m venv .venv/lock
+	@.venv/lock/bin/pip install --quiet uv
+	@.venv/lock/bin/uv pip compile --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
 		--no-header --python-version 3.11 --quiet $(ARGS) requirements.in --output-file requirements.lock

@@ -5,6 +5,7 @@ Exit codes: 0 all is well, 1 trouble was found, 2 the command was not understood
 
 from __future__ import annotations
 
+import getpass
 import itertools
 import json
 import sys
@@ -241,6 +242,52 @@ def show(checkout: Checkout, name: str, as_json: bool) -> None:
     with looking(checkout) as (log, decoder, settings), progress("reading quarantine") as report:
         aside = operation.one(operation.read(log, decoder, settings, report), name)
     say_json(aside.to_dict()) if as_json else say_lines(operation.lines(aside))
+
+
+@quarantine.command()
+@click.argument("name")
+@click.option("--because", required=True, help="Why; kept for ever with the release.")
+@click.pass_obj
+def release(checkout: Checkout, name: str, because: str) -> None:
+    """Decide a record now, and all that waits behind it for the same aggregate, in order.
+
+    NAME is <context>.<service>/<partition>@<offset> as `list` shows it. Exit code 1 if the aggregate is parked again.
+    """
+    _say_word(checkout, name, because, drop=False)
+
+
+@quarantine.command()
+@click.argument("name")
+@click.option("--because", required=True, help="Why; kept for ever with it.")
+@click.pass_obj
+def drop(checkout: Checkout, name: str, because: str) -> None:
+    """Never decide a record; what waits behind it for the same aggregate is decided now, in order.
+
+    NAME is <context>.<service>/<partition>@<offset> as `list` shows it. Exit code 1 if the aggregate is parked again.
+    """
+    _say_word(checkout, name, because, drop=True)
+
+
+def _say_word(checkout: Checkout, name: str, because: str, *, drop: bool) -> None:
+    from backbone.adapters.kafka_admin import KafkaAdmin
+    from backbone.operations import quarantine as reading
+    from backbone.operations import release as operation
+
+    with looking(checkout) as (log, decoder, settings):
+        came = operation.release(
+            log,
+            lambda: reading.read(log, decoder, settings),
+            name,
+            drop=drop,
+            operator=getpass.getuser(),
+            because=because,
+            committed=KafkaAdmin(settings).committed,
+        )
+    of = f" of {came.aggregate}" if came.aggregate else ""
+    click.echo(f"{came.service}{of}: {came.records} records decided, {came.dropped} dropped")
+    if came.parked_again:
+        click.echo(f"parked again: {came.parked_again}")
+        sys.exit(TROUBLE)
 
 
 @main.command()

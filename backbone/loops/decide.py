@@ -115,6 +115,7 @@ class Decide:
         self._taking_over = TakingOver(service, self._inputs, self._snapshots, log, settings)
         self._partitions: dict[int, Partition] = {}
         self._former: dict[int, Partition] = {}
+        self._moved: set[int] = set()
         self._idle_since = time.monotonic()
         self.decided = 0
         self.said = 0
@@ -463,10 +464,12 @@ class Decide:
                 self._partitions[number].positions[topic] = offset
             self.decided += staged.decided
             staged.decided = 0
-            if not staged.positions or now - self._idle_since < IDLE_COMMIT_S:
+            self._moved.update(number for _, number in staged.positions)
+            if not self._moved or now - self._idle_since < IDLE_COMMIT_S:
                 return False
         self._idle_since = now
-        decided = {number for _, number in staged.positions}
+        decided = {number for _, number in staged.positions} | (self._moved & self._partitions.keys())
+        self._moved.clear()
         offsets = {(topic, n): offset for n in decided for topic, offset in self._partitions[n].positions.items()} | staged.positions
         known = self._known(decided, now)
         self._producer.begin()

@@ -159,6 +159,16 @@ def test_a_record_that_was_decided_is_not_decided_again_when_it_is_delivered_aga
     assert len(prices(world)) == 1
 
 
+def test_positions_that_moved_over_what_nobody_hears_are_committed_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a service that hears little would read everything again after each start."""
+    monkeypatch.setattr(decide_loop, "IDLE_COMMIT_S", 0.05)
+    world = orders_world()
+    worker = world.worker()
+    came = world.comes(examples.payment_captured(), "retail.payments.payments.v1")
+    place = (came.topic, came.partition)
+    steps(worker, lambda: world.log.groups["ordering.orders"].committed.get(place) == came.offset + 1)
+
+
 def test_a_decision_that_raises_parks_its_key_and_nothing_else() -> None:
     """The record and all later ones of its key are set aside, in order; other keys go on; a restart remembers."""
     world = pricing_world(Decider(Count, counted, on(ItemCatalogued, always)))
