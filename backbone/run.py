@@ -50,6 +50,9 @@ START_PATIENCE_S = 120.0
 STOP_S = 8.0
 """How long a loop has to finish or abort its batch once the process is told to stop."""
 
+STUCK_S = 120.0
+"""A loop whose step takes longer hangs in a client library (every call of ours is bounded, and the longest, a takeover behind another
+worker's open transaction, by 22 s): the process ends and its slot starts again."""
 LOOK_EVERY_S = 0.05
 """Pause between two looks at whether the views have caught up."""
 
@@ -82,6 +85,7 @@ class Running:
         self._failed = failed
         self._stop = threading.Event()
         self._loop: Loop | None = None
+        self._stepped = time.monotonic()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
@@ -102,6 +106,10 @@ class Running:
         """Whether it does its work."""
         return self._loop is not None and self._loop.ready
 
+    def stuck_s(self) -> float:
+        """How long the step under way takes, in seconds."""
+        return time.monotonic() - self._stepped if self._thread.is_alive() else 0.0
+
     def status(self) -> dict[str, Any]:
         """What the loop holds and waits for."""
         return self._loop.status() if self._loop is not None else {"starting": True}
@@ -111,6 +119,7 @@ class Running:
             self._loop = self._make()
             while not self._stop.is_set():
                 self._loop.step(0.1)
+                self._stepped = time.monotonic()
             self._loop.close()
         except BaseException as error:  # noqa: BLE001 - whatever ends a loop ends the process
             self._failed(self.name, error)
@@ -262,7 +271,7 @@ async def run(context: Context, settings: Settings, names: Sequence[str] = ()) -
         await _start(process, kafka, stack)
         if not process.end.is_set():
             log.info("started", context=context.name, services=[s.name for s in services], **process.addresses)
-        await process.end.wait()
+        await _until_end(process)
         process.ready, process.why_not = False, "stopping"
         for running in process.loops:
             running.ask_to_stop()
@@ -270,6 +279,16 @@ async def run(context: Context, settings: Settings, names: Sequence[str] = ()) -
     if process.failure:
         print(f"backbone run {context.name}: {process.failure}", file=sys.stderr, flush=True)
     return 1 if process.failure else 0
+
+
+async def _until_end(process: Process) -> None:
+    """Wait for the end, and bring it about when a loop hangs."""
+    while not process.end.is_set():
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(process.end.wait(), 1.0)
+        for running in process.loops:
+            if running.stuck_s() > STUCK_S:
+                process.failed(running.name, WorkerEnded(f"one step has taken {running.stuck_s():.0f} s"))
 
 
 def _join(loops: Sequence[Running]) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from redis import Redis
+from redis.asyncio import BlockingConnectionPool
 from redis.asyncio import Redis as AsyncRedis
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
@@ -26,6 +27,8 @@ from backbone.ports import Change, Fetched, Fragment
 
 ANSWER_S = 2.0
 CONNECT_S = 1.0
+CONNECTIONS = 32
+"""Connections of one process at most: each is busy for well under a millisecond a read, and a burst of readers queues for them."""
 # One more attempt, at once: a connection that Redis closed while it was idle is not an outage.
 ATTEMPTS_MORE = 1
 
@@ -189,8 +192,15 @@ class AsyncRedisRows:
     """
 
     def __init__(self, url: str) -> None:
-        self._redis = AsyncRedis.from_url(
-            url, socket_timeout=ANSWER_S, socket_connect_timeout=CONNECT_S, retry=AsyncRetry(NoBackoff(), ATTEMPTS_MORE)
+        self._redis = AsyncRedis.from_pool(
+            BlockingConnectionPool.from_url(
+                url,
+                max_connections=CONNECTIONS,
+                timeout=ANSWER_S,
+                socket_timeout=ANSWER_S,
+                socket_connect_timeout=CONNECT_S,
+                retry=AsyncRetry(NoBackoff(), ATTEMPTS_MORE),
+            )
         )
         self._where = _without_secret(self._redis.connection_pool.connection_kwargs)
         self._fetch_sha = str(self._redis.register_script(_FETCH).sha)

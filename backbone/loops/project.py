@@ -39,7 +39,7 @@ LOOK_EVERY_S = 0.5
 
 ACKNOWLEDGED_WITHIN_S = 10.0
 FIRST_RETRY_S = 0.1
-LAST_RETRY_S = 5.0
+LAST_RETRY_S = 1.0
 
 
 @dataclass(slots=True)
