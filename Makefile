@@ -11,6 +11,8 @@ SHELL := /bin/sh
 
 V := .venv/bin
 RUN := $(V)/python
+COMPILE = .venv/lock/bin/uv pip compile --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
+	--no-header --python-version 3.11 --quiet $(ARGS)
 
 define HELP
 Services on a backbone of events: the runtime `backbone` and a shop built on it.
@@ -26,7 +28,7 @@ Services on a backbone of events: the runtime `backbone` and a shop built on it.
   make kafka   Kafka's jars, fetched once and checked, and what makes it start fast
   make setup   .venv with hash-pinned packages (every other target does this first)
   make clean   removes what was made here; asks before it deletes a log
-  make lock    resolves requirements.in anew into requirements.lock
+  make lock    resolves requirements.in anew into requirements.lock, and what images need into deploy/requirements/
 
 PYTHON=python3.12 chooses the interpreter.
 endef
@@ -81,5 +83,7 @@ clean: protos
 lock: setup
 	@$(PYTHON) -m venv .venv/lock
 	@.venv/lock/bin/pip install --quiet uv
-	@.venv/lock/bin/uv pip compile --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
-		--no-header --python-version 3.11 --quiet $(ARGS) requirements.in --output-file requirements.lock
+	@$(COMPILE) requirements.in --output-file requirements.lock
+	@for part in run build; do \
+		$(COMPILE) --constraints requirements.lock deploy/requirements/$$part.in --output-file deploy/requirements/$$part.lock || exit 1; \
+	done
