@@ -7,7 +7,7 @@ ARGS ?=
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .SUFFIXES:
-.PHONY: help setup protos kafka check format test bench demo up order clean lock
+.PHONY: help setup protos kafka check format test bench demo outage plug-in up order clean lock
 
 V := .venv/bin
 RUN := $(V)/python
@@ -19,6 +19,8 @@ Services on a backbone of events: the runtime `backbone` and a shop built on it.
 
   make demo    the whole platform on a log of its own: real orders, live progress, the laws checked
                (ORDERS=all STOCK=full places the whole file with enough stock)
+  make outage  payments is stopped: orders wait; for too long: they are rejected; nothing else is restarted
+  make plug-in a service is generated and joins the running shop: it reads the whole history, nobody else notices
   make up      the whole platform on a log that stays; Ctrl-C stops it
   make order   one order to a platform that is up: make order SKU=... QTY=2
   make test    every test (ARGS='-k words' for some of them)
@@ -69,6 +71,12 @@ bench: kafka
 
 demo: kafka
 	@$(RUN) -m demo $(ARGS)
+
+outage: kafka
+	@$(RUN) -m demo.outage $(ARGS)
+
+plug-in: kafka
+	@$(RUN) -m demo.plug_in $(ARGS)
 
 up: kafka
 	@$(V)/backbone up $(ARGS)

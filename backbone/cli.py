@@ -71,6 +71,8 @@ def main(ctx: click.Context, platform_at: str | None, folder: Path | None) -> No
 def run(checkout: Checkout, context: str, services: Sequence[str]) -> None:
     """Run the services of CONTEXT in this process until it is told to stop.
 
+    CONTEXT is declared in contexts/CONTEXT/context.py, or in CONTEXT/context.py anywhere on the Python path.
+
     Settings are read from the environment: KAFKA_BOOTSTRAP_SERVERS and REDIS_URL must be set. `backbone up` does this for every context.
     """
     declared = checkout.context(context)

@@ -48,8 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"order: {error}", file=sys.stderr)
         return 2
     except grpc.RpcError as error:
-        # Every error of a call is also a Call, which the stubs do not say.
-        print(f"order: {error.code().name}: {error.details()}", file=sys.stderr)  # type: ignore[attr-defined]
+        print(f"order: {error.code().name}: {error.details()}", file=sys.stderr)
         return 2
     took_ms = round((time.monotonic() - began) * 1000)
     print(f"{line.quantity} x {line.sku} at {dollars(line.cents)} for {options.customer} in {zone}: {said(order)}, after {took_ms} ms")
