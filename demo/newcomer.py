@@ -14,7 +14,6 @@ from typing import Any
 
 import grpc
 from google.protobuf.descriptor_pool import DescriptorPool
-from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
@@ -198,12 +197,16 @@ def best_customers(address: str, limit: int, at_least: Vector) -> list[Spent]:
         method = pool.FindServiceByName(RPC_SERVICE).methods_by_name["ListBestCustomers"]
         ask: Any = channel.unary_unary(
             f"/{RPC_SERVICE}/{method.name}",
-            request_serializer=Message.SerializeToString,
+            request_serializer=_encoded,
             response_deserializer=GetMessageClass(method.output_type).FromString,
         )
         request: Any = GetMessageClass(method.input_type)(limit=limit)
         answer = ask(request, timeout=ANSWERS_WITHIN_S, metadata=(("backbone-at-least", encode(at_least)),))
         return [Spent(row.spent_cents, row.customer_id, row.orders, row.articles) for row in answer.customers]
+
+
+def _encoded(request: Any) -> bytes:
+    return bytes(request.SerializeToString())
 
 
 def _on(log: StackState) -> Mapping[str, str]:
