@@ -13,7 +13,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -33,7 +33,7 @@ from backbone.adapters.kafka import KafkaLog
 from backbone.adapters.redis import AsyncRedisRows, RedisRows
 from backbone.contract import ResolvedService, resolve_context
 from backbone.declare import Context, Heard, Raise, Reader, Service, Tail, View
-from backbone.errors import BackboneError, SettingsError, Unavailable, WorkerEnded
+from backbone.errors import BackboneError, ContractError, SettingsError, Unavailable, WorkerEnded
 from backbone.loops.act import Act
 from backbone.loops.decide import Decide
 from backbone.loops.listen import Listen
@@ -311,13 +311,18 @@ async def _await_log(process: Process) -> KafkaLog | None:
     """The log, once it answers and holds every topic of the chosen services; None if the process is to end."""
     deadline = time.monotonic() + START_PATIENCE_S
     whole = topology(process.context)
-    wanted = {topic.name for service in process.services for topic in whole.of_service(service.name)}
+    names = {service.name for service in process.services}
+    wanted = {topic.name for name in names for topic in whole.of_service(name)}
+    wanted |= {topic for group in whole.groups if group.service in names for topic in group.topics}
+    wanted |= {topic.name for service in process.services for topic in service.tails}
     kafka: KafkaLog | None = None
     while not process.end.is_set():
         try:
             if kafka is None:
                 kafka = await asyncio.to_thread(KafkaLog, process.settings)
-            missing = wanted - set(await asyncio.to_thread(kafka.topics))
+            there = await asyncio.to_thread(kafka.topics)
+            check_partitions({name: there[name][1] for name in wanted & there.keys()}, process.settings.partitions)
+            missing = wanted - there.keys()
             if not missing:
                 return kafka
             process.why_not = f"{len(missing)} topics are missing, {min(missing)} among them; run `backbone topics apply`"
@@ -331,6 +336,25 @@ async def _await_log(process: Process) -> KafkaLog | None:
     if kafka is not None:
         kafka.close()
     return None
+
+
+def check_partitions(found: Mapping[str, int], partitions: int) -> None:
+    """Refuse topics with another number of partitions than the platform: equal keys would not meet.
+
+    Args:
+        found: number of partitions by topic.
+        partitions: P of this process.
+
+    Raises:
+        ContractError: names the topic and both numbers.
+    """
+    for name, count in sorted(found.items()):
+        if count != partitions:
+            raise ContractError(
+                f"topic {name}",
+                f"has {count} partitions on this cluster, this process was told {partitions}",
+                f"Set BACKBONE_PARTITIONS={count}: a log cannot change that, since its keys would move.",
+            )
 
 
 async def _start(process: Process, kafka: KafkaLog, stack: AsyncExitStack) -> None:
