@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 
@@ -18,6 +19,7 @@ class Deadlines:
 
     def __init__(self) -> None:
         self._heap: list[tuple[datetime, str]] = []
+        self._again: list[tuple[float, datetime, str]] = []
         self._due: dict[str, datetime] = {}
         self._passed: dict[str, tuple[datetime, Mapping[Place, int]]] = {}
         self._ticked: dict[str, datetime] = {}
@@ -42,6 +44,10 @@ class Deadlines:
             due, key = heapq.heappop(self._heap)
             if self._due.get(key) == due:
                 passing.append((due, key))
+        while self._again and self._again[0][0] <= time.monotonic():
+            _, due, key = heapq.heappop(self._again)
+            if self._due.get(key) == due:
+                passing.append((due, key))
         return passing
 
     def await_(self, passing: list[tuple[datetime, str]], ends: Mapping[Place, int]) -> None:
@@ -57,6 +63,15 @@ class Deadlines:
         for key, (due, ends) in list(self._passed.items())[:limit]:
             if self._ticked.get(key) != due and all(reached.get(place, 0) >= end for place, end in ends.items()):
                 yield key, due
+
+    def too_early(self, key: str, due: datetime, left_s: float) -> None:
+        """Note that a tick was written before its time, by a clock that was fast; it is written again.
+
+        Args:
+            left_s: how long before its time, in seconds.
+        """
+        if self._ticked.pop(key, None) == due:
+            heapq.heappush(self._again, (time.monotonic() + left_s, due, key))
 
     @property
     def waiting(self) -> bool:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import structlog
@@ -54,6 +54,8 @@ RETRY_AFTER_S = 0.05
 """Pause between two tries of a record that waits for rows."""
 KNOWN_EVERY_S = 10.0
 """How often it is noted how far the state in memory reaches: what a partition that comes back need not read again."""
+MILLISECOND = timedelta(milliseconds=1)
+"""The log's clock tells whole ones."""
 IDLE_COMMIT_S = 1.0
 """Positions that only moved over records nobody hears are committed at most this late."""
 
@@ -332,7 +334,7 @@ class Decide:
             self._keep_parked(partition, came.key, staged, parked)
             return
         held = staged.held.get(at) or partition.aggregates.get(came.key) or self._blank()
-        if isinstance(came.event, Tick) and self._due(held) != came.event.due:
+        if isinstance(came.event, Tick) and not self._in_time(partition, came.key, held, came.event):
             return
         try:
             looked_up, observed = self._looking_up.found(came.wanted, answers) if came.wanted is not None else ([], [])
@@ -425,6 +427,15 @@ class Decide:
     def _due(self, held: Held) -> datetime | None:
         due: datetime | None = self._decider.deadline.due(held.state) if self._decider.deadline and self._decider.deadline.due else None
         return due
+
+    def _in_time(self, partition: Partition, key: str, held: Held, tick: Tick) -> bool:
+        """Whether a tick is about what is still waited for, and true: our clock may be fast, the log's says when the tick was written."""
+        if self._due(held) != tick.due:
+            return False
+        if tick.at + MILLISECOND > tick.due:
+            return True
+        partition.deadlines.too_early(key, tick.due, (tick.due - tick.at).total_seconds())
+        return False
 
     def _arm(self, partition: Partition, key: str, held: Held) -> None:
         if self._decider.deadline is not None:

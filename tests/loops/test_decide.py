@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 from google.protobuf.message import Message
@@ -630,9 +631,10 @@ def test_parts_are_kept_entry_by_entry_and_taken_up_again() -> None:
     assert held.state == Sold(expected.set("order-1", 100).set("order-2", 200))
 
 
-def orders_world() -> World:
-    """The orders service."""
-    return World(Context("ordering", orders_table.orders), orders_table.orders)
+def orders_world(log_clock: Callable[[], float] = time.time) -> World:
+    """The orders service, and a log with a clock in seconds since the epoch."""
+    log = MemoryLog(now_ms=lambda: int(log_clock() * 1000))
+    return World(Context("ordering", orders_table.orders), orders_table.orders, log)
 
 
 def known(world: World, show: bool = True) -> None:
@@ -781,9 +783,9 @@ class Clock:
 
 def test_an_order_that_waits_past_its_deadline_is_rejected_once() -> None:
     """The tick is a record, and the expiry a decision on it."""
-    world = orders_world()
-    known(world)
     clock = Clock(time.time())
+    world = orders_world(clock)
+    known(world)
     worker = world.worker(clock=clock)
     request(world)
     steps(worker, lambda: bool(answers(world, OrderValidated)))
@@ -814,6 +816,22 @@ def test_an_answer_that_lies_in_the_log_when_the_deadline_passes_is_heard_first(
     steps(second, lambda: bool(answers(world, OrderConfirmed)))
     idle(second, 20)
     assert answers(world, OrderRejected) == []
+
+
+def test_a_fast_clock_expires_nothing_and_the_tick_is_written_again_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker's clock only says when to look; whether the time has come, the log's clock says."""
+    log_clock = Clock(time.time())
+    world = orders_world(log_clock)
+    known(world)
+    worker = world.worker(clock=lambda: log_clock() + 2 * DAY_S)
+    request(world)
+    steps(worker, lambda: len(world.records("private.ordering.orders.ticks")) == 1)
+    idle(worker, 20)
+    assert answers(world, OrderRejected) == []
+    assert len(world.records("private.ordering.orders.ticks")) == 1
+    log_clock.now += 2 * DAY_S
+    monkeypatch.setattr("backbone.loops.deadlines.time", SimpleNamespace(monotonic=lambda: time.monotonic() + 2 * DAY_S))
+    steps(worker, lambda: bool(answers(world, OrderRejected)))
 
 
 def test_events_with_a_key_reach_the_aggregates_they_are_about() -> None:
