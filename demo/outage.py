@@ -38,7 +38,7 @@ COMES_WITHIN_S = 60.0
 """How long what must come may take on a slow machine."""
 MORE_THAN_PATIENCE_S = 15.0
 """How much longer than their patience the customers of the second act stay on the line, to hear what becomes of their orders."""
-PLENTY = 100
+PLENTY = 10_000
 
 PENDING, CONFIRMED, REJECTED = OrderStatus.ORDER_STATUS_PENDING, OrderStatus.ORDER_STATUS_CONFIRMED, OrderStatus.ORDER_STATUS_REJECTED
 OVERDUE = OrderRejectionReason.ORDER_REJECTION_REASON_OVERDUE
