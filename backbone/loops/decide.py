@@ -118,6 +118,7 @@ class Decide:
         self._partitions: dict[int, Partition] = {}
         self._former: dict[int, Partition] = {}
         self._moved: set[int] = set()
+        self._member = False
         self._idle_since = time.monotonic()
         self.decided = 0
         self.said = 0
@@ -185,8 +186,8 @@ class Decide:
 
     @property
     def ready(self) -> bool:
-        """Whether it holds partitions and none of them is frozen."""
-        return bool(self._partitions) and not any(partition.frozen for partition in list(self._partitions.values()))
+        """Whether it has its share of the partitions and none of them is frozen."""
+        return self._member and not any(partition.frozen for partition in list(self._partitions.values()))
 
     def held(self, key: str) -> Held | None:
         """What is held of an aggregate, if its partition is here."""
@@ -210,14 +211,12 @@ class Decide:
                 f"{self.name} got partition {lacking[0][1]} of some inputs without {lacking[0][0]}: "
                 f"every topic must have {self._settings.partitions} partitions; see `backbone topics plan`"
             )
-        starts: dict[Place, int] = {}
-        for number in numbers:
-            partition = self._taken_over(number)
-            self._partitions[number] = partition
-            starts.update({(topic, number): partition.positions[topic] for topic in self._inputs})
+        taken = {number: self._taken_over(number) for number in numbers}
+        self._partitions.update(taken)
         self._former.clear()
+        self._member = True
         log.info("assigned", service=self.name, partitions=numbers)
-        return starts
+        return {(topic, number): partition.positions[topic] for number, partition in taken.items() for topic in self._inputs}
 
     def _revoked(self, places: Sequence[Place]) -> None:
         for number in {number for _, number in places}:
