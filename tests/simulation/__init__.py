@@ -1,0 +1,1 @@
+"""The whole shop, simulated: the real loops, one thread, one seed."""
