@@ -25,7 +25,7 @@ from demo.account import Account, Identities, changed, identities, shown
 from demo.door import Door, stand
 from demo.purchases import Purchase, read_purchases
 from demo.rest import Restless
-from demo.stage import rest, staged, story_of
+from demo.stage import PATIENCE_S, rest, staged, story_of
 from laws import books, log
 from laws.__main__ import dollars
 from laws.check import check
@@ -102,7 +102,7 @@ def outage(options: Options, account: Account) -> None:
 
 
 def _shorter(here: RunningPlatform, chosen: Sequence[Purchase], account: Account) -> None:
-    account.heading("act 1: payments is stopped for less than customers wait (15 minutes)")
+    account.heading(f"act 1: payments is stopped for less than customers wait (ANSWER_WITHIN_S={PATIENCE_S})")
     before = identities(here)
     here.stack.supervisor.stop(["payments"])
     account.say("payments is stopped; everybody else runs (process id @ start time)")
@@ -235,7 +235,7 @@ def _open(here: RunningPlatform) -> int:
 @contextmanager
 def _answers_held_back(here: RunningPlatform, purchase: Purchase) -> Iterator[None]:
     """Let the provider do what it is asked for this customer, and tell nobody for a while."""
-    rule = {"kind": "hold", "seconds": 60.0, "customer": purchase.customer, "operations": ["authorize"]}
+    rule = {"kind": "hold", "seconds": 12.0, "customer": purchase.customer, "operations": ["authorize"]}
     with httpx.Client(base_url=here.outside["provider"], timeout=10.0, trust_env=False) as client:
         client.put("/v1/behaviour", json={"rules": [rule]}).raise_for_status()
         try:

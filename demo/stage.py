@@ -18,6 +18,8 @@ from demo.rest import wait_for_rest
 from shop import shop
 
 RESTS_WITHIN_S = 120.0
+PATIENCE_S = 900
+"""How long an order may stay without an answer, in seconds, whatever the caller's environment says."""
 
 
 @contextmanager
@@ -36,7 +38,8 @@ def staged(
     _write_catalogue(files["catalogue"], {sku: cents for sku, cents in read_prices(CATALOGUE).items() if sku in skus})
     write_receipts(files["receipts"], stock)
     account.say("starting the whole platform on an empty log: real Kafka, a Valkey per context, one process per context")
-    with running(folder, shop, fresh=True, files=files, announce=account.say) as here:
+    environment = {"ANSWER_WITHIN_S": str(PATIENCE_S)}
+    with running(folder, shop, fresh=True, environment=environment, files=files, announce=account.say) as here:
         rest(here)
         account.say(f"{len(skus)} articles and {len(stock)} goods receipts are in the log; the doors are open at {here.grpc}")
         yield here
