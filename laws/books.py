@@ -2,36 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import httpx
+
+from laws.entries import BookEntry
+
+__all__ = ["BookEntry", "BooksUnreadable", "read"]
 
 ANSWERS_WITHIN_S = 30.0
 
 
 class BooksUnreadable(Exception):
     """The provider does not show its books."""
-
-
-@dataclass(frozen=True, slots=True)
-class BookEntry:
-    """One line of the books.
-
-    Attributes:
-        sequence: its number.
-        kind: authorized, captured, voided or declined.
-        reference: what the shop calls it: the order id.
-        minor: amount in minor units; 0 with an empty currency where nothing moved.
-    """
-
-    sequence: int
-    kind: str
-    reference: str
-    customer: str = ""
-    authorization_id: str = ""
-    currency: str = ""
-    minor: int = 0
 
 
 def read(provider: str, reference: str | None = None) -> list[BookEntry]:

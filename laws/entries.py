@@ -1,4 +1,4 @@
-"""A record of the log taken apart, from the generated messages alone."""
+"""A record of the log taken apart, from the generated messages alone, and a line of the provider's books."""
 
 from __future__ import annotations
 
@@ -99,6 +99,26 @@ class Entry:
     event: Any = None
     meta: Meta = field(default_factory=Meta)
     wrong: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BookEntry:
+    """One line of the provider's books.
+
+    Attributes:
+        sequence: its number.
+        kind: authorized, captured, voided or declined.
+        reference: what the shop calls it: the order id.
+        minor: amount in minor units; 0 with an empty currency where nothing moved.
+    """
+
+    sequence: int
+    kind: str
+    reference: str
+    customer: str = ""
+    authorization_id: str = ""
+    currency: str = ""
+    minor: int = 0
 
 
 def take_apart(place: Place, key: bytes | None, value: bytes | None) -> Entry:
