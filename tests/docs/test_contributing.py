@@ -41,7 +41,7 @@ def changed(tree: Path) -> list[str]:
     """Python files of the copy that are not those of the checkout."""
     return [
         str(path.relative_to(tree))
-        for folder in ("contexts", "tests")
+        for folder in ("contexts", "laws", "tests")
         for path in sorted((tree / folder).rglob("*.py"))
         if not (ROOT / path.relative_to(tree)).exists() or path.read_bytes() != (ROOT / path.relative_to(tree)).read_bytes()
     ]
