@@ -91,6 +91,8 @@ class MemoryLog:
         self._ids: dict[str, str] = {}
         self._entries: dict[Place, list[_Entry]] = {}
         self._open: list[_Transaction] = []
+        self._expired_at = -1.0
+        self._partitions: dict[str, int] = {}
         self.epochs: dict[str, int] = defaultdict(int)
         self.groups: dict[str, _Group] = defaultdict(_Group)
 
@@ -106,6 +108,7 @@ class MemoryLog:
                 raise DeclarationError(f"topic {name} has {found} partitions, not {partitions}")
             if not found:
                 self._ids[name] = uuid4().hex[:22]
+                self._partitions[name] = partitions
                 self._entries.update({(name, partition): [] for partition in range(partitions)})
 
     @property
@@ -172,10 +175,7 @@ class MemoryLog:
 
     def partitions(self, topic: str) -> int:
         """Number of partitions; 0 if there is no such topic. Under the lock, like all that follow."""
-        partition = 0
-        while (topic, partition) in self._entries:
-            partition += 1
-        return partition
+        return self._partitions.get(topic, 0)
 
     def entries(self, place: Place) -> list[_Entry]:
         """What lies in a partition."""
@@ -231,6 +231,9 @@ class MemoryLog:
     def expire(self) -> None:
         """Abort transactions and drop members whose time is over."""
         now = self.clock()
+        if now == self._expired_at:
+            return
+        self._expired_at = now
         for transaction in [open_ for open_ in self._open if open_.ends_by < now]:
             self.end_all_of(transaction.transactional_id)
         for group in self.groups.values():

@@ -44,6 +44,9 @@ NESTED = 3
 GLANCE_S = 0.02
 """How long who waits, waits at a time."""
 
+PATIENCE = 3
+"""How often on average every worker is asked in vain before time moves faster."""
+
 LONGEST_PAUSE_S = 0.4
 """How far time moves at once while nothing is done."""
 
@@ -230,8 +233,8 @@ class Simulation:
             self.clock.now_s += self.lot.random() * 0.002
             return
         self._idle += 1
-        if self._idle > len(self.alive):
-            self.clock.now_s += min(LONGEST_PAUSE_S, 0.004 * 1.1 ** (self._idle - len(self.alive)))
+        if (idle := self._idle - PATIENCE * len(self.alive)) > 0:
+            self.clock.now_s += min(LONGEST_PAUSE_S, 0.004 * 1.1**idle)
         else:
             self.clock.now_s += 0.0002
 
