@@ -38,6 +38,11 @@ FOLDER = Path(".backbone/demo")
 STOCKED_WITHIN_S = 180.0
 RESTS_WITHIN_S = 180.0
 ANSWERS_WITHIN_S = 900.0
+REQUESTS = "retail.gateway.order-requests.v1"
+
+
+class NotEmpty(BackboneError):
+    """The log is not one of our own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +77,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _shown(options: Options, console: Console) -> int:
     began = time.monotonic()
-    chosen = data.read_purchases()[: options.orders]
+    chosen, sold = data.read_purchases()[: options.orders], data.read_sold()
+    spare = data.spare_article(chosen, sold)
+    stock = data.scarce_stock(chosen, spare) if options.scarce else data.ample_stock(sold)
+    limits = data.card_limits(chosen) if options.scarce else {}
     options.folder.parent.mkdir(parents=True, exist_ok=True)
     receipts = options.folder.parent / "demo-receipts.csv"
-    stock = data.scarce_stock(chosen) if options.scarce else data.ample_stock(data.read_sold())
     came = data.write_receipts(receipts, stock)
 
     def say(text: str) -> None:
@@ -84,11 +91,14 @@ def _shown(options: Options, console: Console) -> int:
     say(f"{len(chosen):,} real orders of {chosen[0].date} to {chosen[-1].date}, {dollars(sum(one.cents for one in chosen))} in all")
     say("starting the platform on an empty log: real Kafka, a Valkey per context, one process per context")
     with running(options.folder, shop, fresh=True, files={"catalogue": data.CATALOGUE, "receipts": receipts}, announce=say) as here:
-        say(f"gateway: gRPC {here.grpc}, HTTP {here.http}; payment provider: {here.outside['provider']}")
-        limits = data.card_limits(chosen) if options.scarce else {}
-        _limit_cards(here.outside["provider"], limits)
-        say(f"loading {len(data.read_prices()):,} articles and {came:,} goods receipts; {len(limits)} cards get a limit")
         kafka = here.stack.state.kafka
+        if any(log.ends(kafka, [REQUESTS]).values()):
+            raise NotEmpty(
+                f"the log at {kafka} holds orders already: the demo needs an empty one. Unset KAFKA_BOOTSTRAP_SERVERS to get one"
+            )
+        say(f"gateway: gRPC {here.grpc}, HTTP {here.http}; payment provider: {here.outside['provider']}")
+        _limit_cards(here.outside["provider"], limits)
+        say(f"loading {len(sold):,} articles and {came:,} goods receipts; {len(limits)} cards get a limit")
         wait_for_rest(kafka, here.health, STOCKED_WITHIN_S)
         say("catalogue and stock are in the log; the doors open")
         progress = asyncio.run(_placed(here, chosen, options, console))
@@ -97,18 +107,24 @@ def _shown(options: Options, console: Console) -> int:
         say("all customers have left; waiting until the log is at rest")
         wait_for_rest(kafka, here.health, RESTS_WITHIN_S)
         _tell_stories(here, progress, console)
-        verdict = check(log.read(kafka), books.read(here.outside["provider"]))
-        console.rule("the laws of the shop, over the whole log and the provider's books", align="left")
-        console.print(as_text(verdict), markup=False, highlight=False)
-        console.rule("the money, against the input file", align="left")
-        wrong = list(_wrong(chosen, progress, verdict))
-        _tell_money(chosen, progress, verdict, console)
-        for text in wrong:
-            console.print(f"WRONG: {text}", markup=False, style="bold red")
-        say("all is well" if verdict.holds and not wrong else "something is broken")
+        well = _judged(here, chosen, progress, console)
+        say("all is well" if well else "something is broken")
         if sys.stdout.isatty() and sys.stdin.isatty():
-            _stay(here, options, console)
-    return 0 if verdict.holds and not wrong else 1
+            _stay(here, options, spare, console)
+    return 0 if well else 1
+
+
+def _judged(here: RunningPlatform, chosen: Sequence[Purchase], progress: Progress, console: Console) -> bool:
+    """Print laws and money, and tell whether all of it is well."""
+    verdict = check(log.read(here.stack.state.kafka), books.read(here.outside["provider"]))
+    console.rule("the laws of the shop, over the whole log and the provider's books", align="left")
+    console.print(as_text(verdict), markup=False, highlight=False)
+    console.rule("the money, against the input file", align="left")
+    _tell_money(chosen, verdict, console)
+    wrong = _wrong(chosen, progress, verdict)
+    for text in wrong:
+        console.print(f"WRONG: {text}", markup=False, style="bold red")
+    return verdict.holds and not wrong
 
 
 def _limit_cards(provider: str, limits: dict[str, int]) -> None:
@@ -168,7 +184,7 @@ def _wrong(chosen: Sequence[Purchase], progress: Progress, verdict: Verdict) -> 
     return wrong
 
 
-def _tell_money(chosen: Sequence[Purchase], progress: Progress, verdict: Verdict, console: Console) -> None:
+def _tell_money(chosen: Sequence[Purchase], verdict: Verdict, console: Console) -> None:
     totals = verdict.totals
     rows = [
         (f"input file, {len(chosen):,} orders", sum(one.cents for one in chosen)),
@@ -182,21 +198,21 @@ def _tell_money(chosen: Sequence[Purchase], progress: Progress, verdict: Verdict
         console.print(f"{what:<36}{cents:>14,} cents", markup=False, highlight=False)
 
 
-def _stay(here: RunningPlatform, options: Options, console: Console) -> None:
-    folder = options.folder
+def _stay(here: RunningPlatform, options: Options, spare: str, console: Console) -> None:
     victim = here.stack.supervisor.processes["payments"].pid
-    console.rule("it stays up; try", align="left")
-    for text in (
-        "make order SKU=CD-01466 QTY=2                              one more order",
-        f"BACKBONE_FOLDER={folder} .venv/bin/backbone story --last   its story",
-        f"BACKBONE_FOLDER={folder} .venv/bin/backbone status         who holds and waits for what",
-        f"kill -9 {victim}                                               payments: it comes back and goes on",
-        f"BACKBONE_FOLDER={folder} .venv/bin/python -m laws          the laws again",
-        f"curl -s {here.health['ordering']}/metrics                  figures",
+    inside = f"export BACKBONE_FOLDER={options.folder}"
+    console.rule("it stays up; try, in another terminal", align="left")
+    for command, what in (
+        (inside, "what follows is about this platform"),
+        (f"make order SKU={spare} QTY=2", "one more order"),
+        (".venv/bin/backbone story --last", "its story"),
+        (".venv/bin/backbone status", "who holds and waits for what"),
+        (f"kill -9 {victim}", "payments dies, comes back and goes on"),
+        (".venv/bin/python -m laws", "the laws again"),
+        (f"curl -s {here.health['ordering']}/metrics", "figures"),
     ):
-        console.print(f"  {text}", markup=False, highlight=False)
-    console.print("Ctrl-C ends it")
-    here.stack.until_interrupted()
+        console.print(f"  {command:<{max(44, len(inside))}}  {what}", markup=False, highlight=False)
+    here.stack.until_interrupted("Ctrl-C ends it")
 
 
 def _options(arguments: Sequence[str] | None) -> Options:

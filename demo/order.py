@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     line = Line(options.sku, options.qty, prices[options.sku] if options.cents is None else options.cents)
     zone = options.zone or zone_of(options.customer)
     try:
-        folder, address = _gateway(options.folder)
+        folder, address = (None, options.gateway) if options.gateway else _gateway(options.folder)
         began = time.monotonic()
         with grpc.insecure_channel(address) as channel:
             caller = (("x-principal", options.customer), ("idempotency-key", options.key or uuid.uuid4().hex))
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     took_ms = round((time.monotonic() - began) * 1000)
     print(f"{line.quantity} x {line.sku} at {dollars(line.cents)} for {options.customer} in {zone}: {said(order)}, after {took_ms} ms")
-    print(f"its story: BACKBONE_FOLDER={folder} .venv/bin/backbone story {order.order_id}")
+    print(f"its story: {f'BACKBONE_FOLDER={folder} .venv/bin/' if folder else ''}backbone story {order.order_id}")
     return 1 if order.status == OrderStatus.ORDER_STATUS_PENDING else 0
 
 
@@ -93,6 +93,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--cents", type=int, help="the price that was shown; the catalogue's if not given")
     parser.add_argument("--key", default="", help="idempotency key; a new one if not given")
     parser.add_argument("--catalogue", type=Path, default=CATALOGUE, help="where the price is looked up")
+    parser.add_argument("--gateway", default="", help="host:port of a gateway elsewhere; the platform that runs here if not given")
     given = os.environ.get(FOLDER_VARIABLE)
     parser.add_argument("--folder", type=Path, default=Path(given) if given else None, help=f"where the platform lies [{FOLDER_VARIABLE}]")
     return parser.parse_args(arguments)

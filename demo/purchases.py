@@ -19,6 +19,8 @@ CURRENCY = "USD"
 ZONES = ("zone-1", "zone-2", "zone-3")
 """Delivery zones; the pool of the same name serves each."""
 
+SPARE = 10
+"""How many of the spare article each pool gets when stock is scarce: something is left to order afterwards."""
 SHORT_OF_TEN = 1
 """Scarce stock: of so many in ten articles per pool, one is missing."""
 LIMITED_OF_TWENTY = 1
@@ -96,13 +98,20 @@ def ample_stock(sold: Mapping[str, int]) -> dict[tuple[str, str], int]:
     return {(zone, sku): quantity for zone in ZONES for sku, quantity in sold.items() if quantity}
 
 
-def scarce_stock(purchases: Iterable[Purchase]) -> dict[tuple[str, str], int]:
-    """In each pool what is going to be asked for, less one of some articles: the same ones every time."""
+def scarce_stock(purchases: Iterable[Purchase], spare: str = "") -> dict[tuple[str, str], int]:
+    """In each pool what is going to be asked for, less one of some articles: the same ones every time; and some of a spare one."""
     wanted: Counter[tuple[str, str]] = Counter()
     for purchase in purchases:
         for line in purchase.lines:
             wanted[purchase.zone, line.sku] += line.quantity
-    return {of: quantity - (crc32("/".join(of).encode()) % 10 < SHORT_OF_TEN) for of, quantity in sorted(wanted.items())}
+    scarce = {of: quantity - (crc32("/".join(of).encode()) % 10 < SHORT_OF_TEN) for of, quantity in sorted(wanted.items())}
+    return ({(zone, spare): SPARE for zone in ZONES} if spare else {}) | scarce
+
+
+def spare_article(purchases: Iterable[Purchase], sold: Mapping[str, int]) -> str:
+    """The best-selling article that none of these purchases asks for; of all, if they ask for every one."""
+    wanted = {line.sku for purchase in purchases for line in purchase.lines}
+    return max(sold, key=lambda sku: (sku not in wanted, sold[sku], sku))
 
 
 def write_receipts(path: Path, stock: Mapping[tuple[str, str], int]) -> int:

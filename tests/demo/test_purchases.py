@@ -44,11 +44,19 @@ def test_scarce_stock_lacks_one_of_some_articles_and_nothing_of_the_others() -> 
         for line in purchase.lines:
             of = (purchase.zone, line.sku)
             wanted[of] = wanted.get(of, 0) + line.quantity
-    stock = data.scarce_stock(purchases)
+    spare = data.spare_article(purchases, data.read_sold())
+    stock = data.scarce_stock(purchases, spare)
     lacking = {of: wanted[of] - stock[of] for of in wanted if stock[of] != wanted[of]}
     assert set(lacking.values()) == {1}
     assert 0.02 < len(lacking) / len(wanted) < 0.3
-    assert data.scarce_stock(purchases) == stock
+    assert data.scarce_stock(purchases, spare) == stock
+    assert stock.keys() - wanted.keys() == {(zone, spare) for zone in data.ZONES}
+
+
+def test_if_everything_is_asked_for_the_spare_article_is_the_best_selling_one() -> None:
+    """There is always something to suggest."""
+    sold = data.read_sold()
+    assert sold[data.spare_article(data.read_purchases(), sold)] == max(sold.values())
 
 
 def test_ample_stock_serves_every_zone_whatever_it_asks_for() -> None:
