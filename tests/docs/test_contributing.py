@@ -37,14 +37,12 @@ def run(command: list[str], tree: Path) -> str:
     return done.stdout
 
 
-def changed(tree: Path) -> list[str]:
-    """Python files of the copy that are not those of the checkout."""
-    return [
-        str(path.relative_to(tree))
-        for folder in ("contexts", "laws", "tests")
-        for path in sorted((tree / folder).rglob("*.py"))
-        if not (ROOT / path.relative_to(tree)).exists() or path.read_bytes() != (ROOT / path.relative_to(tree)).read_bytes()
+def changed() -> list[str]:
+    """The Python files that the recipes change or add."""
+    named = [
+        re.findall(r"^\+\+\+ b/(.+)$", block.text, re.MULTILINE) if block.language == "diff" else [block.new_file] for block in RECIPES
     ]
+    return sorted({path for paths in named for path in paths if path.endswith(".py")})
 
 
 def do(command: str, tree: Path) -> str:
@@ -59,7 +57,7 @@ def do(command: str, tree: Path) -> str:
         arguments = shlex.split(words[2].removeprefix("ARGS="))
         return run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments], tree)
     if words == ["make", "check"]:
-        files = changed(tree)
+        files = changed()
         run([str(BIN / "ruff"), "check", "--no-cache", *files], tree)
         run([str(BIN / "ruff"), "format", "--no-cache", "--check", *files], tree)
         run([str(BIN / "buf"), "lint"], tree)
