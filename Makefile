@@ -7,7 +7,7 @@ ARGS ?=
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .SUFFIXES:
-.PHONY: help setup protos kafka check format test bench demo outage plug-in up order clean lock
+.PHONY: help setup protos kafka check contracts format test bench demo outage plug-in up order clean lock
 
 V := .venv/bin
 RUN := $(V)/python
@@ -24,6 +24,7 @@ Services on a backbone of events: the runtime `backbone` and a shop built on it.
   make up      the whole platform on a log that stays; Ctrl-C stops it
   make order   one order to a platform that is up: make order SKU=... QTY=2
   make test    every test (ARGS='-k words' for some of them)
+  make contracts  what the contracts promise, against every release
   make check   ruff, mypy, basedpyright, import rules, contracts; `make format` mends what it can
   make bench   benchmarks: ratios measured side by side
   make protos  code from the contracts in protos/
@@ -58,12 +59,15 @@ check: protos
 	@command -v diff >/dev/null || { echo "check: buf format needs the program diff: install the package diffutils" >&2; exit 1; }
 	$(V)/buf format -d --exit-code protos
 
+contracts: protos
+	@$(V)/backbone contracts check $(if $(AGAINST),--against "$(AGAINST)")
+
 format: protos
 	$(V)/ruff check --fix .
 	$(V)/ruff format .
 	$(V)/buf format -w protos
 
-test: kafka
+test: kafka contracts
 	@$(RUN) -m pytest $(ARGS)
 
 bench: kafka

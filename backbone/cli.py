@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from backbone.operations.contracts.commands import contracts
 from backbone.errors import BackboneError
 from backbone.operations.checkout import FOLDER, Checkout, find_checkout
 
@@ -104,6 +105,9 @@ def topology(checkout: Checkout, as_json: bool) -> None:
 
     of = derive(checkout.platform(), checkout.contracts)
     click.echo(of.to_json()) if as_json else overview.show(of, stdout())
+
+
+main.add_command(contracts)
 
 
 @main.group()

@@ -36,6 +36,7 @@ class Checkout:
         root: where pyproject.toml lies, or where the command was started.
         declared: "module:attribute" of the platform; empty if nobody said.
         contracts: root package of the generated contracts; empty if nobody said.
+        recorded: folder below the root with what every fold gave; empty if nothing was recorded.
         contexts: "module:attribute" of contexts that are not where the layout expects them, by name.
         outside: paths below the root of the files that stand for what is outside, by name.
         folder: where the local stack lies.
@@ -45,6 +46,7 @@ class Checkout:
     root: Path
     declared: str = ""
     contracts: str = ""
+    recorded: str = ""
     contexts: Mapping[str, str] = field(default_factory=dict)
     outside: Mapping[str, str] = field(default_factory=dict)
     folder: Path = Path(FOLDER)
@@ -175,6 +177,7 @@ def find_checkout(folder: Path | None = None, start: Path | None = None, variabl
         root=root,
         declared=environment.get(PLATFORM_VARIABLE) or str(written.get("platform", "")),
         contracts=environment.get(CONTRACTS_VARIABLE) or str(written.get("contracts", "")),
+        recorded=str(written.get("recorded", "")),
         contexts=dict(written.get("contexts", {})),
         outside=dict(written.get("outside", {})),
         folder=(named or root / FOLDER).resolve(),

@@ -20,6 +20,7 @@ from contexts.ordering.orders import service as orders
 from contexts.ordering.pricing import service as pricing
 from contexts.payments.payments import service as payments
 from contexts.payments.risk import service as risk
+from gateway import service as door
 from tests import examples as say
 
 FOLDER = Path(__file__).parent
@@ -101,6 +102,15 @@ FOLDS = [
         "payments.risk.customer_history",
         risk.histories,
         [say.payment_authorized(), say.payment_captured(), say.payment_declined("order-2"), say.payment_voided("order-3")],
+    ),
+    of_view("gateway.door.request_row", door.requests, [say.order_requested(), say.order_requested(customer_id="customer-2")]),
+    of_view(
+        "gateway.door.order_row",
+        door.orders,
+        [say.order_validated(), say.order_reserved(), say.order_paid()],
+        [say.order_validated(), say.order_confirmed(), say.order_cancellation_refused()],
+        [say.order_rejected(skus=["CD-1"])],
+        [say.order_validated(), say.order_cancelled()],
     ),
 ]
 

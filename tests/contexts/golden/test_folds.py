@@ -8,6 +8,7 @@ from backbone.contract import resolve_context
 from contexts.fulfilment.context import fulfilment
 from contexts.ordering.context import ordering
 from contexts.payments.context import payments
+from gateway.context import gateway
 from tests.contexts.golden.folds import FOLDS, Fold, recorded
 
 RECORD_ANEW = "raise its version= and record it anew: python -m tests.contexts.golden"
@@ -21,8 +22,8 @@ def test_a_recorded_history_folds_to_what_it_did(fold: Fold) -> None:
         assert fold.fold(said) == gives, f"{fold.name} folds otherwise than version {version} did: {RECORD_ANEW}"
 
 
-def test_every_decider_and_view_of_the_contexts_is_recorded() -> None:
-    services = [service for context in (ordering, payments, fulfilment) for service in resolve_context(context)]
+def test_every_decider_and_view_is_recorded() -> None:
+    services = [service for context in (ordering, payments, fulfilment, gateway) for service in resolve_context(context)]
     names = {service.name for service in services if service.decider} | {view.name for service in services for view in service.views}
     assert {fold.name for fold in FOLDS} == names
 

@@ -1,0 +1,95 @@
+"""`backbone contracts`: the gate before every change of contracts, and releases."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from backbone.operations.checkout import Checkout
+
+if TYPE_CHECKING:
+    from backbone.operations.contracts.gate import Law
+
+TROUBLE = 1
+
+
+@click.group()
+def contracts() -> None:
+    """Contracts as law: what was released is kept, whoever reads it."""
+
+
+@contracts.command()
+@click.option("--against", default="", metavar="REF|IMAGE", help="A git ref or an image file instead of every release.")
+@click.option("--format", "form", type=click.Choice(("text", "json", "sarif")), default="text", help="For people, programs or a forge.")
+@click.pass_obj
+def check(checkout: Checkout, against: str, form: str) -> None:
+    """Hold the contracts of this checkout against every release. Exit code 1 if something breaks.
+
+    Each finding says what changed, why that breaks, which consumers it breaks, and what to do instead. Works without a network.
+    """
+    from backbone.operations.contracts import gate, report
+
+    law = law_of(checkout)
+    found = gate.check(law, against)
+    if form == "json":
+        click.echo(json.dumps(report.to_dict(found), indent=2))
+    elif form == "sarif":
+        click.echo(json.dumps(report.to_sarif(found, modules_of(law.root)), indent=2))
+    else:
+        for line in report.lines(found):
+            click.echo(line)
+    sys.exit(0 if found.open else TROUBLE)
+
+
+@contracts.command()
+@click.option("--accept", "accepted", multiple=True, metavar="FINDING=REASON", help="Release a breach all the same; may be repeated.")
+@click.pass_obj
+def release(checkout: Checkout, accepted: Sequence[str]) -> None:
+    """Promise the contracts as they are: keep their image for ever and tell users in the changelog.
+
+    Refused while a finding is open, unless each is named with a reason: --accept 'KEY_CHANGED:shop.v1.OrderEvent=nobody reads it yet'.
+    """
+    from backbone.operations.contracts import release as operation
+    from backbone.operations.contracts import report
+
+    reasons = dict(_reason(one) for one in accepted)
+    try:
+        made = operation.release(law_of(checkout), reasons, datetime.now(UTC).date())
+    except operation.NotReleased as error:
+        for finding in error.report.breaches:
+            if finding.name not in reasons:
+                for line in report.lines_of(finding):
+                    click.echo(line, err=True)
+        raise
+    click.echo(f"{made.release.name}: {made.image}")
+    click.echo(made.entry, nl=False)
+
+
+def _reason(accepted: str) -> tuple[str, str]:
+    name, equals, reason = accepted.partition("=")
+    if not equals or not reason.strip():
+        raise click.UsageError(f"--accept {accepted}: write FINDING=REASON")
+    return name, reason.strip()
+
+
+def law_of(checkout: Checkout) -> Law:
+    """Where the contracts of a checkout lie, and who reads them."""
+    from backbone.operations.contracts.gate import Law
+
+    platform = checkout.platform() if checkout.declared else None
+    return Law(checkout.root, platform, recorded=checkout.recorded)
+
+
+def modules_of(root: Path) -> dict[str, str]:
+    """The folder of each proto file, with a slash, by its name below its import root."""
+    found: dict[str, str] = {}
+    for name in ("protos", "proto", "."):
+        for file in (root / name).rglob("*.proto"):
+            found.setdefault(str(file.relative_to(root / name)), "" if name == "." else f"{name}/")
+    return found
