@@ -144,7 +144,9 @@ async def _answer(stub: OrderServiceAsyncStub, purchase: Purchase, progress: Pro
                 again = AwaitOrderRequest(order_id=order.order_id, wait=Duration(seconds=int(wait)))
                 order = (await stub.AwaitOrder(again, metadata=caller, timeout=wait + 5)).order
         except grpc.aio.AioRpcError as error:
-            if error.code() not in PASSING:
+            if error.code() is grpc.StatusCode.NOT_FOUND and order is not None:
+                order = None  # its request never reached the log: the same key makes it the same order
+            elif error.code() not in PASSING:
                 raise
             progress.tries_again += 1
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))

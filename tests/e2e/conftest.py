@@ -13,10 +13,12 @@ KILLED = 300
 """Purchases placed while processes are killed."""
 FLUSHED = 120
 """Purchases placed while Redis loses everything."""
+CRASHED = 90
+"""Purchases placed while Kafka and every Redis die."""
 
 
 @pytest.fixture(scope="session")
 def shop_up() -> Iterator[Shop]:
     """The shop all tests share."""
-    with scratch("e2e") as folder, a_shop(folder, purchases=KILLED + FLUSHED) as shop:
+    with scratch("e2e") as folder, a_shop(folder, purchases=KILLED + FLUSHED + CRASHED) as shop:
         yield shop

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -19,7 +20,7 @@ from backbone.settings import Settings
 from demo.placing import Progress, place_all
 from demo.purchases import Purchase
 from shop import shop
-from tests.e2e.conftest import KILLED
+from tests.e2e.conftest import FLUSHED, KILLED
 from tests.e2e.running import Shop
 from tests.local.waiting import wait_until
 
@@ -57,7 +58,7 @@ class Customers:
 
 def test_no_order_is_refused_because_redis_forgot_everything(shop_up: Shop) -> None:
     """Each Redis is flushed twice while known articles in stock are asked for: decisions wait for their views, which heal."""
-    purchases = shop_up.purchases[KILLED:]
+    purchases = shop_up.purchases[KILLED : KILLED + FLUSHED]
     customers = Customers(shop_up, purchases, at_once=8)
     for flushed, context in enumerate([*shop_up.here.stack.state.redis] * 2, start=1):
         customers.until_answered(flushed * len(purchases) // 10)
@@ -174,5 +175,6 @@ def _different(log: KafkaLog, view: ResolvedView, partition: int, redis_url: str
             assert table.fold(lines[came.number], came.key, came.event, moment_of_ms(record.timestamp_ms), where) is None
     fresh = {key: row for key, row in table.change(0, until).rows.items() if row is not None}
     with Redis.from_url(redis_url) as redis:
-        stored = {key.decode(): row for key, row in redis.hgetall(f"{{{view.name}.v{view.view.version}.{partition}}}:rows").items()}
+        found: Any = redis.hgetall(f"{{{view.name}.v{view.view.version}.{partition}}}:rows")
+    stored = {key.decode(): row for key, row in found.items()}
     return sorted(key for key in fresh.keys() | stored.keys() if fresh.get(key) != stored.get(key))

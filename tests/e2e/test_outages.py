@@ -22,7 +22,13 @@ def answered(customer: Customer, order: Order, within_s: float = 40.0) -> Order:
     """The answer of an order that had none."""
     deadline = time.monotonic() + within_s
     while order.status == PENDING and time.monotonic() < deadline:
-        order = customer.await_(order.order_id, 5.0)
+        try:
+            order = customer.await_(order.order_id, 5.0)
+        except grpc.RpcError as error:
+            # A request that was not acknowledged is not in the log yet.
+            if error.code() is not grpc.StatusCode.NOT_FOUND:
+                raise
+            time.sleep(0.1)
     return order
 
 
