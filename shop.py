@@ -14,8 +14,13 @@ shop = Platform(
     fulfilment,
     gateway=gateway,
     outside=(
-        Outside("provider", module="outside.provider", arguments=("--port", "{port}", "--ledger", "{folder}/provider.sqlite")),
-        Outside("catalogue", file="catalogue.csv"),
-        Outside("receipts", file="receipts.csv"),
+        Outside(
+            "provider",
+            module="outside.provider",
+            arguments=("--port", "{port}", "--ledger", "{folder}/provider.sqlite"),
+            used_by=("payments.payments",),
+        ),
+        Outside("catalogue", file="catalogue.csv", used_by=("ordering.catalogue",)),
+        Outside("receipts", file="receipts.csv", used_by=("fulfilment.receiving",)),
     ),
 )

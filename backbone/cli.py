@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from backbone.operations.contracts.commands import contracts
 from backbone.errors import BackboneError
 from backbone.operations.checkout import FOLDER, Checkout, find_checkout
+from backbone.operations.contracts.commands import contracts, describe
+from backbone.operations.k8s.commands import k8s
 
 if TYPE_CHECKING:
     from backbone.adapters.kafka import KafkaLog
@@ -108,6 +109,7 @@ def topology(checkout: Checkout, as_json: bool) -> None:
 
 
 main.add_command(contracts)
+main.add_command(describe)
 
 
 @main.group()
@@ -351,6 +353,9 @@ def clean(checkout: Checkout, yes: bool) -> None:
             sys.exit(TROUBLE)
     shutil.rmtree(folder)
     click.echo(f"deleted {folder}")
+
+
+main.add_command(k8s)
 
 
 @contextmanager

@@ -498,14 +498,16 @@ class Outside:
     Attributes:
         name: how services ask for it (`settings.require(name)`).
         module: the stand-in a local stack starts, `python -m <module> <arguments>`; it answers /livez.
-        arguments: of the stand-in; {port} and {folder} are filled in.
+        arguments: of the stand-in; {port} and {folder} are filled in. In a cluster `--host` comes before them.
         file: name of the file, below the stack's folder, instead of a server.
+        used_by: <context>.<service> of those that reach it; a cluster lets nobody else through.
     """
 
     name: str
     module: str = ""
     arguments: tuple[str, ...] = ()
     file: str = ""
+    used_by: tuple[str, ...] = ()
 
 
 class Platform:

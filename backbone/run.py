@@ -45,8 +45,6 @@ from backbone.ports import Log
 from backbone.settings import Settings
 from backbone.topology import topology
 
-START_PATIENCE_S = 120.0
-"""How long a process waits for Kafka and its topics before it gives up its start."""
 STOP_S = 8.0
 """How long a loop has to finish or abort its batch once the process is told to stop."""
 
@@ -309,7 +307,7 @@ def _chosen(context: Context, names: Sequence[str]) -> list[ResolvedService]:
 
 async def _await_log(process: Process) -> KafkaLog | None:
     """The log, once it answers and holds every topic of the chosen services; None if the process is to end."""
-    deadline = time.monotonic() + START_PATIENCE_S
+    deadline = time.monotonic() + process.settings.start_patience_s
     whole = topology(process.context)
     names = {service.name for service in process.services}
     wanted = {topic.name for name in names for topic in whole.of_service(name)}

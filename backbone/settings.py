@@ -28,6 +28,7 @@ class Settings(BaseModel):
         answer_within_s: how long an order may stay without an answer, in seconds.
         session_timeout_s: after how many seconds without a sign a group member is taken for dead.
         transaction_timeout_s: after how many seconds the broker aborts an open transaction.
+        start_patience_s: how long a process waits for Kafka and its topics before it gives up its start, in seconds.
         batch: how many records one transaction or one write of rows holds at most.
         order_id_key_file: file that holds the secret from which the gateway makes order ids.
         in_flight: how many requests the gateway has under way at most.
@@ -50,6 +51,7 @@ class Settings(BaseModel):
     answer_within_s: float = Field(default=900.0, gt=0, alias="ANSWER_WITHIN_S")
     session_timeout_s: float = Field(default=6.0, gt=0, alias="BACKBONE_SESSION_TIMEOUT_S")
     transaction_timeout_s: float = Field(default=10.0, gt=0, alias="BACKBONE_TRANSACTION_TIMEOUT_S")
+    start_patience_s: float = Field(default=120.0, gt=0, alias="BACKBONE_START_PATIENCE_S")
     batch: int = Field(default=500, ge=1, alias="BACKBONE_BATCH")
     order_id_key_file: str = Field(default="", alias="ORDER_ID_KEY_FILE")
     in_flight: int = Field(default=1000, ge=1, alias="GATEWAY_IN_FLIGHT")

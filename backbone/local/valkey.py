@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +15,16 @@ from redis.exceptions import RedisError
 from backbone.local.errors import StartError
 from backbone.local.ports import free_port
 from backbone.local.processes import STOP_S, Announce, Process, ProcessSpec, kill_all
+
+
+SETTINGS: Mapping[str, str] = {
+    "appendonly": "yes",
+    "appendfsync": "everysec",  # a killed process loses nothing; what a power cut takes heals from the log
+    "save": "",
+    "maxmemory-policy": "noeviction",  # a view that forgets rows silently would answer wrongly
+    "aof-load-truncated": "yes",
+    "daemonize": "no",
+}
 
 
 def server_binary() -> Path:
@@ -61,12 +72,7 @@ class Valkey:
             "port": str(self.port),
             "bind": "127.0.0.1",
             "dir": str(self.data),
-            "appendonly": "yes",
-            "appendfsync": "everysec",  # a killed process loses nothing; what a power cut takes heals from the log
-            "save": "",
-            "maxmemory-policy": "noeviction",  # a view that forgets rows silently would answer wrongly
-            "aof-load-truncated": "yes",
-            "daemonize": "no",
+            **SETTINGS,
         }
         arguments = (part for name, value in settings.items() for part in (f"--{name}", value))
         return ProcessSpec(

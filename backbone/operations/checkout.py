@@ -52,6 +52,11 @@ class Checkout:
     folder: Path = Path(FOLDER)
     variables: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def system(self) -> str:
+        """Name of the whole platform, as images and labels in a cluster carry it: that of the attribute that declares it."""
+        return self.declared.rpartition(":")[2].replace("_", "-") or self.root.name
+
     def platform(self) -> Platform:
         """The declared platform.
 

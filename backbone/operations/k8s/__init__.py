@@ -1,0 +1,1 @@
+"""A platform as Kubernetes runs it: manifests for Kustomize, derived from what is declared."""
