@@ -7,7 +7,7 @@ ARGS ?=
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .SUFFIXES:
-.PHONY: help setup protos kafka check contracts format test bench demo outage plug-in up order clean lock
+.PHONY: help setup protos kafka check contracts catalogue asyncapi-parser format test bench demo outage plug-in up order clean lock
 
 V := .venv/bin
 RUN := $(V)/python
@@ -25,6 +25,7 @@ Services on a backbone of events: the runtime `backbone` and a shop built on it.
   make order   one order to a platform that is up: make order SKU=... QTY=2
   make test    every test (ARGS='-k words' for some of them)
   make contracts  what the contracts promise, against every release
+  make catalogue  docs/generated/: pages of every event, topic and service, made from contracts and tables
   make check   ruff, mypy, basedpyright, import rules, contracts; `make format` mends what it can
   make bench   benchmarks: ratios measured side by side
   make protos  code from the contracts in protos/
@@ -61,6 +62,13 @@ check: protos
 
 contracts: protos
 	@$(V)/backbone contracts check $(if $(AGAINST),--against "$(AGAINST)")
+
+catalogue: protos
+	@$(V)/backbone contracts catalogue
+
+# The official parser of AsyncAPI, for the one test that wants it; needs npm and a network once.
+asyncapi-parser: setup
+	npm install --silent --no-audit --no-fund --prefix .venv/asyncapi @asyncapi/parser@3.6.6
 
 format: protos
 	$(V)/ruff check --fix .

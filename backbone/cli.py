@@ -98,14 +98,23 @@ def up(checkout: Checkout) -> None:
 
 @main.command()
 @with_json
+@click.option("--mermaid", is_flag=True, help="As a flow chart for pages that render it.")
+@click.option("--svg", is_flag=True, help="As a picture.")
 @click.pass_obj
-def topology(checkout: Checkout, as_json: bool) -> None:
+def topology(checkout: Checkout, as_json: bool, mermaid: bool, svg: bool) -> None:
     """Show what the platform consists of: its events, commands and queries, and who says, hears, does and answers them."""
-    from backbone.operations import overview
+    from backbone.operations import drawing, overview
     from backbone.topology import topology as derive
 
+    if as_json + mermaid + svg > 1:
+        raise click.UsageError("one form at a time")
     of = derive(checkout.platform(), checkout.contracts)
-    click.echo(of.to_json()) if as_json else overview.show(of, stdout())
+    if as_json:
+        click.echo(of.to_json())
+    elif mermaid or svg:
+        click.echo(drawing.mermaid(of) if mermaid else drawing.svg(of), nl=False)
+    else:
+        overview.show(of, stdout())
 
 
 main.add_command(contracts)

@@ -93,3 +93,33 @@ def modules_of(root: Path) -> dict[str, str]:
         for file in (root / name).rglob("*.proto"):
             found.setdefault(str(file.relative_to(root / name)), "" if name == "." else f"{name}/")
     return found
+
+
+@contracts.command("catalogue")
+@click.option("--check", "only_check", is_flag=True, help="Write nothing; exit code 1 if a page is stale.")
+@click.option("--into", type=click.Path(path_type=Path), help="Folder of the pages [docs/generated].")
+@click.pass_obj
+def catalogue_(checkout: Checkout, only_check: bool, into: Path | None) -> None:
+    """Write the catalogue: a page per event, topic and service, a picture, and an AsyncAPI 3 document."""
+    from backbone.operations.contracts import catalogue as operation
+
+    folder = into or checkout.root / "docs" / "generated"
+    pages = operation.catalogue(law_of(checkout)).pages()
+    stale = operation.stale(pages, folder) if only_check else [str(path) for path in operation.write(pages, folder)]
+    for name in stale:
+        click.echo(f"{'stale' if only_check else 'written'}: {name}")
+    click.echo(f"catalogue: {len(pages)} pages, {len(stale)} {'stale: make catalogue' if only_check and stale else 'changed'}")
+    sys.exit(TROUBLE if only_check and stale else 0)
+
+
+@click.command()
+@click.argument("what")
+@click.pass_obj
+def describe(checkout: Checkout, what: str) -> None:
+    """Tell all about an event, a topic or a service: its page of the catalogue.
+
+    WHAT is a full name, or the last part of one: OrderConfirmed, retail.ordering.orders.v1, ordering.orders.
+    """
+    from backbone.operations.contracts import catalogue as operation
+
+    click.echo(operation.catalogue(law_of(checkout)).describe(what), nl=False)

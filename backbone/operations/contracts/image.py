@@ -203,6 +203,11 @@ class Image:
         """Where every message, field, enum, value, service and method is declared; empty for an image without sources."""
         return {name: span for file in self.set.file for name, span in _spans(file)}
 
+    @cached_property
+    def comments(self) -> Mapping[str, str]:
+        """The comment above everything that has a span, as one paragraph; empty for an image without sources."""
+        return {name: comment for file in self.set.file for name, comment in _comments(file)}
+
     def at(self, file: str, line: int) -> str:
         """Full name of the smallest thing declared at a line; empty if there is none."""
         here = [(span.last - span.line, -len(name), name) for name, span in self.spans.items() if span.file == file]
@@ -236,6 +241,12 @@ def _spans(file: FileDescriptorProto) -> Iterator[tuple[str, Span]]:
     for name, path in _paths(file):
         if span := lines.get(path):
             yield name, Span(file.name, span[0] + 1, (span[2] if len(span) == 4 else span[0]) + 1)
+
+
+def _comments(file: FileDescriptorProto) -> Iterator[tuple[str, str]]:
+    said = {tuple(one.path): one.leading_comments for one in file.source_code_info.location}
+    for name, path in _paths(file):
+        yield name, " ".join(said.get(path, "").split())
 
 
 def _paths(file: FileDescriptorProto) -> Iterator[tuple[str, tuple[int, ...]]]:
