@@ -26,6 +26,7 @@ Services on a backbone of events: the runtime `backbone` and a shop built on it.
   make test    every test (ARGS='-k words' for some of them)
   make contracts  what the contracts promise, against every release
   make catalogue  docs/generated/: pages of every event, topic and service, made from contracts and tables
+               (make asyncapi-parser fetches the official parser for the test of its AsyncAPI document; needs npm)
   make check   ruff, mypy, basedpyright, import rules, contracts; `make format` mends what it can
   make bench   benchmarks: ratios measured side by side
   make protos  code from the contracts in protos/
