@@ -380,6 +380,13 @@ class _MemoryMember(MemoryConsumer):
             if self._member.owner is not self:
                 raise Fenced(f"another process is {self._member.instance} of {self.group}")
             group = self._log.groups[self.group]
+            found = group.members.get(self._member.instance)
+            if found is None:  # it was given up after a silence; now it joins anew
+                self._member.gone_at = None
+                group.members[self._member.instance] = self._member
+                group.generation += 1
+            elif found is not self._member:
+                raise Fenced(f"another process is {self._member.instance} of {self.group}")
             generation = group.generation
             if self._generation == generation:
                 return

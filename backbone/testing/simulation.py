@@ -16,7 +16,7 @@ import itertools
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from random import Random
 from typing import Any, Protocol
@@ -52,6 +52,8 @@ LONGEST_PAUSE_S = 0.4
 
 REST_WITHIN_S = 120.0
 """Virtual seconds within which everything must come to rest once the faults have stopped."""
+
+FROZEN_TURNS = 600
 
 TURNS_AT_MOST = 400_000
 
@@ -303,15 +305,15 @@ class Simulation:
                 return self._strike(waiting.fault, gate, call)
         return None
 
-    def hanging(self, finish: Callable[[], None]) -> None:
+    def hanging(self, producer: Any) -> None:
         """The end of a transaction arrives later, or never."""
-
-        def arrive() -> None:
-            with suppress(WorkerEnded):
-                finish()
-
+        arrive = self.log.hung_end(producer)
         if self.lot.random() < 0.7:
             self.at(self.clock.now_s + self.lot.uniform(0.0, 2.0), arrive)
+
+    def late_end(self, producer: Any) -> None:
+        """The end of a transaction that was sent twice arrives for the second time."""
+        self.log.end_late(producer)
 
     def _gap(self) -> int:
         return 10 + int(self.lot.expovariate(1 / 200))
@@ -408,7 +410,7 @@ class Simulation:
             if (name, slot) in self._slots and self._slots[name, slot] is None:
                 self._start(name, slot)
 
-        delay_s = 0.05 if self._healed else self.lot.choice((0.0, 0.05, 0.5, 2.0))
+        delay_s = 0.05 if self._healed else self.lot.choice((0.0, 0.05, 0.05, 0.5, 1.5))
         self.at(self.clock.now_s + delay_s, start)
 
     def _kill(self, worker: Worker) -> None:
@@ -449,14 +451,14 @@ class Simulation:
                         return f"partition {number} is at {partition['positions'][topic]} of {end} of {topic}"
                 if partition["deadlines"] or partition["waiting"] or partition["frozen"]:
                     return f"partition {number} waits: {partition['deadlines']} deadlines, {partition['waits_for']} {partition['frozen']}"
-            return "" if status["partitions"] else "it has no partitions"
+            return "" if len(status["partitions"]) == self.partitions else f"it has {len(status['partitions'])} partitions"
         if purpose == "project":
             rows, ends = self.rows[worker.role.context], self.log.high_watermarks([(status["topic"], n) for n in range(self.partitions)])
             marks = {n: rows.lies(Fragment(status["view"], status["version"], n)).watermark or 0 for n in range(self.partitions)}
             behind = [f"{n}: {mark} of {ends[status['topic'], n]}" for n, mark in marks.items() if mark != ends[status["topic"], n]]
             return f"it is behind, {', '.join(behind)}" if behind else ""
         if purpose == "effects":
-            if status["open"] or status["restoring"] or not status["partitions"]:
+            if status["open"] or status["restoring"] or len(status["partitions"]) < self.partitions:
                 return f"{status['open']} commands are open: {status['waiting']}"
             topic = f"private.{worker.role.group.removesuffix('.effects')}.commands"
             asked = {record.key: record.value for record in self.log.history(topic)}
@@ -492,7 +494,28 @@ class Simulation:
             self._others(self.lot.randint(2, 40))
         elif fault.kind is Kind.OVERTAKEN:
             self._others(self.lot.randint(10, 80))
+        elif fault.kind is Kind.FROZEN:
+            self._freeze(fault, gate)
         return fault.kind
+
+    def _freeze(self, fault: Fault, gate: Gate) -> None:
+        """Let a worker stand still until its group has given it up, and another slot do its work."""
+        self._scale(fault)
+        for group, instance, member in gate.members:
+            self.log.silence(group, instance, member)
+        until_s, turns = self.clock.now_s + SESSION_TIMEOUT_S * self.lot.choice((0.5, 1.1, 2.0)), self.turns + FROZEN_TURNS
+        while self.clock.now_s < until_s and self.turns < turns and not gate.dead:
+            self._others(10)
+        for group, instance, member in gate.members:
+            self.log.speak(group, instance, member)
+
+    def _scale(self, fault: Fault) -> None:
+        """Let there be a second slot for a while."""
+        target = fault.target
+        if self.roles[target].many and (target, 1) not in self._slots:
+            self._slots[target, 1] = None
+            self._start(target, 1)
+            self._for_a_while(fault, lambda: self._retire(target, 1))
 
     def _note(self, fault: Fault, where: str, gate: Gate | None = None) -> None:
         self.bitten.add(fault.number)
@@ -526,10 +549,7 @@ class Simulation:
             case Kind.ZOMBIE:
                 self._succeed(target)
             case Kind.SCALE:
-                if self.roles[target].many and (target, 1) not in self._slots:
-                    self._slots[target, 1] = None
-                    self._start(target, 1)
-                    self._for_a_while(fault, lambda: self._retire(target, 1))
+                self._scale(fault)
             case Kind.REBALANCE:
                 self.log.groups[self.roles[target].group].generation += 1
             case Kind.FENCE:
@@ -551,9 +571,11 @@ class Simulation:
             case Kind.COMPACT:
                 self.log.compact(self._compacted)
             case Kind.OFFSETS_LOST:
+                for worker in [worker for worker in self.alive if worker.role.name == target]:
+                    self._kill(worker)
                 self.log.groups[self.roles[target].group].committed.clear()
             case Kind.CLOCK:
-                self.clock.skew_s = self.lot.choice((-3600.0, -2.0, 2.0, 3600.0))
+                self.clock.skew_s = self.lot.choice((-3600.0, -2.0, 2.0, 3600.0, 3600.0))
                 self._for_a_while(fault, self._set_clock)
             case Kind.OUTSIDE:
                 if self._misbehave is not None:

@@ -64,7 +64,7 @@ def _asked(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=200, help="how many seeds are run")
     parser.add_argument("--first", type=int, default=1, help="the first of them")
     parser.add_argument("--orders", type=int, default=30, help="orders of each run")
-    parser.add_argument("--faults", type=int, default=12, help="faults of each run")
+    parser.add_argument("--faults", type=int, default=20, help="faults of each run")
     parser.add_argument("--only-orders", type=_numbers, help="numbers of the orders that are placed, the others are left out; - for none")
     parser.add_argument("--only-faults", type=_numbers, help="numbers of the faults that happen; - for none")
     parser.add_argument("--failures", type=int, default=3, help="failing seeds after which it stops")

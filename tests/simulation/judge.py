@@ -108,6 +108,14 @@ def _ids(judged: Judged) -> Iterator[str]:
             yield f"{entry.name or 'a record'} at {entry.place} is called {meta.id}, its cause lies at {', '.join(map(str, places))}"
 
 
+def _one_outcome(judged: Judged) -> Iterator[str]:
+    """Outcome and tombstone are one transaction, so a command has one outcome."""
+    for topic, entries in judged.by_topic.items():
+        if topic.endswith(".outcomes"):
+            times = Counter(entry.meta.causation_id for entry in entries if entry.value is not None)
+            yield from (f"{command} has {count} outcomes" for command, count in times.items() if count > 1)
+
+
 def _answered_by_stock(judged: Judged) -> Iterator[str]:
     answered = {entry.event.order_id for name in ("ItemsReserved", "ReservationRefused") for entry in judged.named(name)}
     started = {entry.event.order_id for entry in judged.named("PaymentStarted")}
@@ -183,10 +191,10 @@ def _patient(judged: Judged) -> Iterator[str]:
     for entry in judged.named("OrderRejected"):
         if entry.event.reason != REJECTION_REASON_OVERDUE or entry.meta.causation_id not in ticks:
             continue
-        order_id, (due, at) = entry.event.order_id, ticks[entry.meta.causation_id]
-        if max(at) < due - MILLISECOND:
-            yield f"{order_id} was refused as overdue {(due - max(at)).total_seconds():.2f} s before its time"
-        if min(at) < due - MILLISECOND:
+        order_id, (due, written) = entry.event.order_id, ticks[entry.meta.causation_id]
+        if max(written) < due - MILLISECOND:
+            yield f"{order_id} was refused as overdue {(due - max(written)).total_seconds():.2f} s before its time"
+        if min(written) < due - MILLISECOND:
             continue  # who wrote it had a fast clock: it waited for what lay in the log when its own time had come
         reserved, paid = said.get(("ItemsReserved", order_id)), said.get(("PaymentAuthorized", order_id))
         if reserved is not None and paid is not None and max(reserved, paid) < due:
@@ -260,6 +268,7 @@ LAWS = {
     "set aside": _nothing_set_aside,
     "taken in": _all_taken_in,
     "identity": _ids,
+    "one outcome": _one_outcome,
     "stock answers": _answered_by_stock,
     "honest": _honest,
     "patient": _patient,

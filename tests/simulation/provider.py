@@ -134,10 +134,10 @@ class Ledger:
 class Mood:
     """How likely each misbehaviour is, from 0 to 1."""
 
-    decline: float = 0.02
-    slow: float = 0.02
-    hold: float = 0.02
-    fail: float = 0.02
+    decline: float = 0.03
+    slow: float = 0.06
+    hold: float = 0.06
+    fail: float = 0.04
     down: float = 0.0
 
 

@@ -58,10 +58,10 @@ class Plan:
 
     seed: int
     of_orders: int = 30
-    of_faults: int = 12
+    of_faults: int = 20
     orders: tuple[int, ...] | None = None
     faults: tuple[int, ...] | None = None
-    per_second: float = 12.0
+    per_second: float = 10.0
     scarce: float = 0.7
 
     @property

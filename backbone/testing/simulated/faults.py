@@ -19,6 +19,7 @@ class Kind(StrEnum):
     HANGS = "end of transaction hangs"
     USURPED = "successor starts meanwhile"
     OVERTAKEN = "others go first"
+    FROZEN = "frozen"
 
     STOP = "stopped"
     KILL_CONTEXT = "context killed"
@@ -46,6 +47,7 @@ AT_A_CALL: Mapping[Kind, Sequence[str]] = {
     Kind.HANGS: ("commit",),
     Kind.USURPED: (),
     Kind.OVERTAKEN: (),
+    Kind.FROZEN: ("poll", "produce", "send_offsets", "commit", "apply", "committed"),
 }
 """Kinds that strike at a call, with the only calls they strike at, if so."""
 
@@ -60,6 +62,16 @@ CALLS: Mapping[str, Sequence[str]] = {
     "door": ("append",),
 }
 """Calls to the outside by purpose of a worker; what is named twice is struck twice as often."""
+
+
+AT_A_MOMENT: Sequence[Kind] = (
+    *(kind for kind in Kind if kind not in AT_A_CALL),
+    *(Kind.SCALE, Kind.SCALE, Kind.SCALE, Kind.MARK_LATE, Kind.MARK_LATE, Kind.CLOCK, Kind.OFFSETS_LOST, Kind.FLUSH, Kind.OUTSIDE),
+)
+"""Kinds that happen at a moment; what is named more than once comes more often."""
+
+WEIGHTS: Mapping[str, int] = {"decide": 5, "effects": 5, "intake": 2}
+"""How often a purpose is hit, compared with the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +114,13 @@ def draw(lot: Random, count: int, within_s: float, workers: Mapping[str, str], c
 
 def _one(lot: Random, number: int, within_s: float, workers: Mapping[str, str], contexts: Sequence[str]) -> Fault:
     at_s, length_s = lot.uniform(0.0, within_s), lot.choice((0.05, 0.3, 1.0, 3.0)) * lot.uniform(0.5, 1.5)
-    kind = lot.choice(list(AT_A_CALL)) if lot.random() < 0.6 else lot.choice([kind for kind in Kind if kind not in AT_A_CALL])
-    target = lot.choice(list(workers))
+    kind = lot.choice(list(AT_A_CALL)) if lot.random() < 0.6 else lot.choice(AT_A_MOMENT)
+    weights = [WEIGHTS.get(purpose, 1) for purpose in workers.values()]
+    target = lot.choices(list(workers), weights)[0]
     if kind in AT_A_CALL:
         possible = [call for call in CALLS[workers[target]] if not AT_A_CALL[kind] or call in AT_A_CALL[kind]]
         while not possible:
-            target = lot.choice(list(workers))
+            target = lot.choices(list(workers), weights)[0]
             possible = [call for call in CALLS[workers[target]] if not AT_A_CALL[kind] or call in AT_A_CALL[kind]]
         return Fault(number, kind, at_s, target, lot.choice(possible), lot.choice((0, 0, 0, 1, 2, 5)), length_s)
     if kind in (Kind.FLUSH, Kind.ROLL_BACK, Kind.ROWS_DOWN, Kind.KILL_CONTEXT):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from backbone.adapters.memory import MemoryLog, _Entry, _Fate, _Transaction
+from backbone.adapters.memory import MemoryLog, MemoryProducer, _Entry, _Fate, _Transaction
 from backbone.adapters.memory_rows import MemoryRows, _Held
 from backbone.ports import Fragment, Place, Record
 from backbone.testing.simulated.clock import Clock
@@ -87,6 +87,28 @@ class SimulatedLog(MemoryLog):
         self.mark(transactional_id)
         return epoch
 
+    def end_late(self, producer: MemoryProducer) -> None:
+        """The end of a transaction arrives for the second time: it commits what the next one holds by now, as if that was all of it;
+        the rest of it is a transaction of its own. A producer that was replaced meanwhile is safe.
+        """
+        with self.changed:
+            if producer._epoch != self.epochs[producer._transactional_id]:
+                return
+            if producer._transaction is not None and producer._transaction.fate is _Fate.OPEN:
+                self.end(producer._transaction, _Fate.COMMITTED)
+                producer._transaction = self.open(producer._transactional_id)
+
+    def hung_end(self, producer: MemoryProducer) -> Callable[[], None]:
+        """The end of the transaction that is open now; it may arrive later, and is refused if the producer was replaced meanwhile."""
+        epoch, transaction = producer._epoch, producer._transaction
+
+        def arrive() -> None:
+            with self.changed:
+                if transaction is not None and transaction.fate is _Fate.OPEN and epoch == self.epochs[producer._transactional_id]:
+                    self.end(transaction, _Fate.COMMITTED)
+
+        return arrive
+
     def mark(self, transactional_id: str | None = None) -> None:
         """Write the markers that are still to come; of one id, or of all."""
         for unmarked in [one for one in self._unmarked if transactional_id in (None, one.transaction.transactional_id)]:
@@ -114,6 +136,12 @@ class SimulatedLog(MemoryLog):
         member = self.groups[group].members.get(instance)
         if member is not None and member.owner is owner and member.gone_at is None:
             member.gone_at = self.clock()
+
+    def speak(self, group: str, instance: str, owner: object) -> None:
+        """Let a member that was silent go on, if it was not given up meanwhile."""
+        member = self.groups[group].members.get(instance)
+        if member is not None and member.owner is owner:
+            member.gone_at = None
 
     def history(self, topic: str) -> Iterator[Record]:
         """Every committed record of a topic, also those that compaction removed."""

@@ -24,8 +24,12 @@ class Watch(Protocol):
         """A call is about to be made; answers what strikes it. May let others work first."""
         ...
 
-    def hanging(self, finish: Callable[[], None]) -> None:
+    def hanging(self, producer: Producer) -> None:
         """The end of a transaction hangs; it may arrive later."""
+        ...
+
+    def late_end(self, producer: Producer) -> None:
+        """The end of a transaction that was sent twice arrives for the second time."""
         ...
 
 
@@ -151,6 +155,8 @@ class GatedProducer:
         self._gate = gate
         self._real = real
         self._suspect: str | None = None
+        self._late_in = 0
+        self._halved = False
 
     @property
     def suspect(self) -> str | None:
@@ -181,7 +187,7 @@ class GatedProducer:
         gate = self._gate
         struck = self._enter("commit")
         if struck is Kind.HANGS:
-            gate.watch.hanging(self._real.commit)
+            gate.watch.hanging(self._real)
             raise WorkerEnded("simulated: no answer to the end of the transaction")
         self._real.commit()
         gate.moves += 1
@@ -190,6 +196,7 @@ class GatedProducer:
             raise WorkerEnded("simulated: the answer to the end of the transaction is lost")
         if struck is Kind.SUSPECT:
             self._suspect = "simulated"
+            self._late_in = gate.lot.choice((2, 3, 6))
 
     def abort(self) -> None:
         """Drop the transaction."""
@@ -203,7 +210,7 @@ class GatedProducer:
         if struck is Kind.REFUSED:
             raise WorkerEnded("simulated: no new producer")
         self._real.renew()
-        self._suspect = None
+        self._suspect, self._late_in = None, 0
         self._gate.leave(struck)
 
     def close(self) -> None:
@@ -213,6 +220,13 @@ class GatedProducer:
 
     def _enter(self, call: str) -> Kind | None:
         struck = self._gate.enter(call)
+        if self._late_in:
+            self._late_in -= 1
+            if self._late_in == 0:
+                self._gate.watch.late_end(self._real)
+                self._halved = True
+        if self._halved and call == "commit":
+            self._gate.crash()
         if struck is Kind.REFUSED:
             with suppress(WorkerEnded):
                 self._real.abort()
