@@ -50,6 +50,8 @@ def do(command: str, tree: Path) -> str:
     words = shlex.split(command)
     if words == ["make", "protos"]:
         return run([sys.executable, "build_protos.py"], tree)
+    if words == ["make", "catalogue"]:
+        return run([sys.executable, "-m", "backbone", "contracts", "catalogue"], tree)
     if words[0] == ".venv/bin/python":
         return run([sys.executable, *words[1:]], tree)
     if words[:2] == ["make", "test"]:
