@@ -121,6 +121,11 @@ def test_only_what_images_are_made_of_is_sent_to_a_build() -> None:
         *("backbone", "build_protos.py", "contexts", "data", "deploy", "gateway", "outside", "protos", "pyproject.toml", "shop.py"),
         "third_party",
     }
+    assert {name for name in files if name.startswith("deploy/")} == {
+        "deploy/requirements/build.lock",
+        "deploy/requirements/run.lock",
+        "deploy/sbom.py",
+    }
     assert not [name for name in files if name.endswith(".pyc") or name.startswith(("backbone/v1/", "deploy/k8s"))]
     assert "requirements.lock" not in files
 
@@ -208,3 +213,17 @@ def test_what_an_image_installs_is_what_is_tested_here(part: str) -> None:
     assert versions(ours).items() <= versions(whole).items()
     assert not {normal(name) for name in locked_names(ours)} & OF_THE_LOCAL_STACK
     assert "://" not in ours
+
+
+def test_an_image_says_which_packages_it_has() -> None:
+    made = [step.rest for step in FILE.stages["packages"].steps if step.word == "RUN"][-1]
+    assert made.endswith("sbom.py shop /opt/venv > /opt/venv/sbom.cdx.json")
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "deploy" / "sbom.py"), "shop", sys.prefix], capture_output=True, text=True, timeout=60, check=True
+    )
+    bill = json.loads(done.stdout)
+    assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
+    purls = [one["purl"] for one in bill["components"]]
+    assert len(set(purls)) == len(purls)
+    locked = dict(re.findall(r"(?m)^(grpcio|redis)==(\S+)", (REQUIREMENTS / "run.lock").read_text()))
+    assert {f"pkg:pypi/{name}@{version}" for name, version in locked.items()} < set(purls)
