@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterator
-from importlib import import_module
+from collections.abc import Iterator, Mapping
 
 from backbone.declare import Platform
 from backbone.topology import Edge, Joins, topology
@@ -16,7 +14,7 @@ LINES = {Joins.EVENT: "-->", Joins.QUERY: "-.->", Joins.EFFECT: "==>", Joins.INT
 def mermaid(platform: Platform, package: str) -> str:
     """A platform as a Mermaid flow chart: a box per context, events plain, questions inside a context dotted, the outside thick."""
     of = topology(platform, package)
-    outside = [one.name for one in platform.outside]
+    outside = {service: one.name for one in platform.outside for service in one.used_by}
     # A service's views of its own events are no line worth drawing.
     edges = [_edge(edge, outside) for edge in of.edges if edge.source != edge.target]
     return "\n".join(["flowchart TB", *_contexts(of.services), *edges]) + "\n"
@@ -30,18 +28,14 @@ def _contexts(services: tuple[str, ...]) -> Iterator[str]:
     yield "  clients([clients]) ---|gRPC, JSON| gateway_door"
 
 
-def _edge(edge: Edge, outside: list[str]) -> str:
+def _edge(edge: Edge, outside: Mapping[str, str]) -> str:
     what = "<br/>".join(name.rpartition("/")[2].rpartition(".")[2] for name in edge.what)
-    source = _outside(edge.source, outside) if edge.joins is Joins.INTAKE else _node(edge.source)
-    target = _outside(edge.target, outside) if edge.joins is Joins.EFFECT else _node(edge.target)
+    source = _outside(outside[edge.target]) if edge.joins is Joins.INTAKE else _node(edge.source)
+    target = _outside(outside[edge.source]) if edge.joins is Joins.EFFECT else _node(edge.target)
     return f"  {source} {LINES[edge.joins]}|{what}| {target}"
 
 
-def _outside(opened_by: str, outside: list[str]) -> str:
-    """What we do not own, under the name by which its opener asks the settings for it."""
-    module, _, function = opened_by.rpartition(".")
-    source = inspect.getsource(getattr(import_module(module), function))
-    name = next(name for name in outside if f'"{name}"' in source)
+def _outside(name: str) -> str:
     return f"outside_{name}[({name})]"
 
 
