@@ -3,11 +3,13 @@ PYTHON ?= python3
 SKU ?=
 QTY ?= 1
 ARGS ?=
+SEEDS ?= 200
+FIRST ?= 1
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .SUFFIXES:
-.PHONY: help setup protos kafka check contracts catalogue asyncapi-parser format test bench demo outage plug-in up order clean lock
+.PHONY: help setup protos kafka check contracts catalogue asyncapi-parser format test simulate bench demo outage plug-in up order clean lock
 
 V := .venv/bin
 RUN := $(V)/python
@@ -24,6 +26,7 @@ Services on a backbone of events: the runtime `backbone` and a shop built on it.
   make up      the whole platform on a log that stays; Ctrl-C stops it
   make order   one order to a platform that is up: make order SKU=... QTY=2
   make test    every test (ARGS='-k words' for some of them)
+  make simulate  the whole shop in one thread, and what goes wrong drawn from seeds: SEEDS=1000 FIRST=1
   make contracts  what the contracts promise, against every release
   make catalogue  docs/generated/: pages of every event, topic and service, made from contracts and tables
                (make asyncapi-parser fetches the official parser for the test of its AsyncAPI document; needs npm)
@@ -78,6 +81,9 @@ format: protos
 
 test: kafka contracts
 	@$(RUN) -m pytest $(ARGS)
+
+simulate: protos
+	@$(RUN) -m tests.simulation --seeds $(SEEDS) --first $(FIRST) $(ARGS)
 
 bench: kafka
 	@$(RUN) -m benchmarks $(ARGS)

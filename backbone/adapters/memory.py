@@ -24,6 +24,9 @@ from backbone.ports import Consumer, Place, Record
 GLANCE_S = 0.02
 """How long a wait sleeps at most before it looks at the clock again: timeouts pass without anybody telling."""
 
+MILLISECOND_S = 0.001
+"""How exactly timeouts are observed."""
+
 SLACK_S = 1.0
 """How much longer than a transaction may stay open we wait for it."""
 
@@ -231,7 +234,7 @@ class MemoryLog:
     def expire(self) -> None:
         """Abort transactions and drop members whose time is over."""
         now = self.clock()
-        if now == self._expired_at:
+        if now - self._expired_at < MILLISECOND_S:
             return
         self._expired_at = now
         for transaction in [open_ for open_ in self._open if open_.ends_by < now]:

@@ -128,7 +128,8 @@ class Simulation:
         faults: what goes wrong.
         misbehave: lets the outside misbehave until the answer is called.
         stage_of: where the aggregate of a record key stands, for the coverage.
-        batches: sizes of batches to choose from.
+        batches: sizes of batches to draw from.
+        bites: what a poll may give at most, to draw from.
     """
 
     def __init__(
@@ -141,6 +142,7 @@ class Simulation:
         misbehave: Callable[[Random], Callable[[], None]] | None = None,
         stage_of: Callable[[bytes | None], str] | None = None,
         batches: Sequence[int] = (1, 7, 100, 500),
+        bites: Sequence[int] = (1, 4, 100, 500),
     ) -> None:
         self.clock = Clock()
         self.lot = Random(f"{seed}/schedule")
@@ -162,6 +164,7 @@ class Simulation:
         self._misbehave = misbehave
         self._stage_of = stage_of
         self._batches = batches
+        self._bites = bites
         self._settings: dict[tuple[int, int], Settings] = {}
         self._slots: dict[tuple[str, int], Worker | None] = {}
         self._waiting: dict[str, list[_Waiting]] = {}
@@ -340,7 +343,7 @@ class Simulation:
             self.at(self.clock.now_s + GLANCE_S, lambda: self._start(name, slot))
             return
         role = self.roles[name]
-        gate = Gate(name, self, self.lot)
+        gate = Gate(name, self, self.lot, self._bites)
         gate.waiting_for = self._waiting[name]
         gate.overtaken_at = self._gap()
         worker = self._slots[name, slot] = Worker(role, slot, gate)

@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the command line asks for; 0 if nothing is wrong."""
     asked = _asked(arguments)
     plans = [
-        Plan(seed, asked.orders, asked.faults, asked.only_orders, asked.only_faults)
+        Plan(seed, asked.orders, asked.faults, asked.only_orders, asked.only_faults, asked.per_second, large=asked.large)
         for seed in range(asked.first, asked.first + asked.seeds)
     ]
     began_s, used_s = time.monotonic(), time.process_time()
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(
         f"{len(runs)} seeds, {orders} orders, {sum(ran.records for ran in runs)} records, {sum(ran.faults for ran in runs)} faults, "
         f"{sum(ran.virtual_s for ran in runs):.0f} virtual seconds in {time.monotonic() - began_s:.1f} s "
-        f"({used_s:.1f} s of CPU: {orders / used_s:.0f} orders/s); {failed} failed"
+        f"({used_s:.1f} s of CPU, {orders / sum(ran.simulated_s for ran in runs):.0f} orders simulated per second of it); {failed} failed"
     )
     return 1 if failed else 0
 
@@ -63,10 +63,12 @@ def _asked(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.add_argument("--seeds", type=int, default=200, help="how many seeds are run")
     parser.add_argument("--first", type=int, default=1, help="the first of them")
-    parser.add_argument("--orders", type=int, default=30, help="orders of each run")
-    parser.add_argument("--faults", type=int, default=20, help="faults of each run")
+    parser.add_argument("--orders", type=int, default=Plan.of_orders, help="orders of each run")
+    parser.add_argument("--faults", type=int, default=Plan.of_faults, help="faults of each run")
     parser.add_argument("--only-orders", type=_numbers, help="numbers of the orders that are placed, the others are left out; - for none")
     parser.add_argument("--only-faults", type=_numbers, help="numbers of the faults that happen; - for none")
+    parser.add_argument("--per-second", type=float, default=Plan.per_second, help="orders placed in a virtual second")
+    parser.add_argument("--large", action="store_true", help="large batches only: faster, finds less")
     parser.add_argument("--failures", type=int, default=3, help="failing seeds after which it stops")
     parser.add_argument("--no-shrink", dest="shrink", action="store_false", help="do not make the first failing run smaller")
     parser.add_argument("--mutant", choices=sorted(MUTANTS), help="plant a mistake first")

@@ -41,10 +41,12 @@ class Mutant:
     Attributes:
         about: what is done wrong, in a sentence.
         plant: puts it in the place of what is right: owner, name and what comes there instead.
+        first: the seed from which it is looked for: one near by shows it.
     """
 
     about: str
     plant: Callable[[], Sequence[tuple[Any, str, Any]]]
+    first: int = 1
 
 
 @contextmanager
@@ -216,6 +218,8 @@ def _effects_before_restored() -> Sequence[tuple[Any, str, Any]]:
 def _dirty_reads() -> Sequence[tuple[Any, str, Any]]:
     def take_from(self: MemoryConsumer, place: Place, limit: int) -> list[Record]:
         entries, position = self._log.entries(place), self._positions[place]
+        if limit <= 0:
+            return []
         found = [entry.record for entry in entries[position:] if entry.record is not None][:limit]
         self._positions[place] = found[-1].offset + 1 if found and len(found) == limit else len(entries)
         return found
@@ -224,14 +228,11 @@ def _dirty_reads() -> Sequence[tuple[Any, str, Any]]:
 
 
 def _nobody_fenced() -> Sequence[tuple[Any, str, Any]]:
-    return [
-        (SimulatedLog, "end_all_of", lambda self, transactional_id: self.epochs[transactional_id]),
-        (_MemoryMember, "check", _unchecked),
-    ]
+    def producer(self: GatedLog, transactional_id: str) -> GatedProducer:
+        return right(self, f"{transactional_id}.{next(numbers)}")
 
-
-def _unchecked(self: Any) -> None:
-    pass
+    right, numbers = GatedLog.producer, itertools.count()
+    return [(GatedLog, "producer", producer), *_no_offsets()]
 
 
 def _offsets_alone() -> Sequence[tuple[Any, str, Any]]:
@@ -242,33 +243,39 @@ def _suspicion_ignored() -> Sequence[tuple[Any, str, Any]]:
     return [(GatedProducer, "suspect", None)]
 
 
+def _unchecked(self: Any) -> None:
+    pass
+
+
 def _view_believes_itself() -> Sequence[tuple[Any, str, Any]]:
     return [(Project, "_look", _unchecked)]
 
 
 MUTANTS: Mapping[str, Mutant] = {
     "offsets first": Mutant("the offsets are committed before what was decided", _offsets_first),
-    "no offsets": Mutant("the transaction holds no offsets, so nobody fences who lost a partition", _no_offsets),
+    "no offsets": Mutant("the transaction holds no offsets, so nobody fences who lost a partition", _no_offsets, first=27),
     "memory first": Mutant("what is staged is in memory before it is committed, and stays there if it is not", _memory_first),
-    "memory kept": Mutant("after a commit of unknown outcome the same batch is decided again from memory", _memory_kept),
+    "memory kept": Mutant("after a commit of unknown outcome the same batch is decided again from memory", _memory_kept, first=5),
     "watermark first": Mutant("the watermark is written before the rows", _watermark_first),
     "no fence": Mutant("rows are written whatever their watermark is", _no_fence),
-    "absence believed": Mutant("a row that is absent counts as absent at once", _absence_believed),
+    "absence believed": Mutant("a row that is absent counts as absent at once", _absence_believed, first=11),
     "read committed end": Mutant("a state is restored up to the end of what is committed now", _read_committed_end),
     "random ids": Mutant("an event gets a new identity each time it is decided", _random_ids),
-    "hasty": Mutant("a deadline expires without waiting for what lies in the log", _hasty),
+    "hasty": Mutant("a deadline expires without waiting for what lies in the log", _hasty, first=28),
     "own clock": Mutant("a tick counts even if it was written before its time", _own_clock),
-    "tombstone first": Mutant("a command is closed before its outcome is written", _written_at_once(".commands", tombstones=True)),
-    "cursor first": Mutant("the cursor moves before the events of a source are written", _written_at_once(".cursor", tombstones=False)),
+    "tombstone first": Mutant("a command is closed before its outcome is written", _written_at_once(".commands", tombstones=True), first=9),
+    "cursor first": Mutant(
+        "the cursor moves before the events of a source are written", _written_at_once(".cursor", tombstones=False), first=9
+    ),
     "new keys": Mutant("each try has an idempotency key of its own", _new_keys),
     "every receipt": Mutant("a receipt that came twice is put away twice", _every_receipt),
     "unchecked stock": Mutant("stock is promised without looking", _unchecked_stock),
     "effects from the end": Mutant("effects start with what comes from now on", _effects_from_the_end),
     "effects before restored": Mutant("effects start before they know what is done", _effects_before_restored),
     "dirty reads": Mutant("what is not committed is read", _dirty_reads),
-    "nobody fenced": Mutant("who was replaced may still write", _nobody_fenced),
+    "nobody fenced": Mutant("every start has its own transactional id, and offsets fence nobody either", _nobody_fenced, first=18),
     "offsets alone": Mutant("positions recorded with the state are ignored", _offsets_alone),
     "suspicion ignored": Mutant("a producer goes on after a suspect commit", _suspicion_ignored),
-    "view believes itself": Mutant("a view never compares its watermark while nothing comes", _view_believes_itself),
+    "view believes itself": Mutant("a view never compares its watermark while nothing comes", _view_believes_itself, first=11),
 }
 """Every mistake, by name."""

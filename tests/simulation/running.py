@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from zlib import crc32
 
 from backbone.testing.simulated.faults import Fault
 from tests.simulation.judge import wrong_with
@@ -18,7 +20,8 @@ class Ran:
     Attributes:
         wrong: what is wrong, most telling first; empty if nothing is.
         struck: how often each fault struck, by kind, step and standing of the order.
-        digest: the same for two runs of one plan.
+        simulated_s: seconds of CPU for the simulation itself, without judging it.
+        digest: the same for two runs of one plan, and for no two different logs.
     """
 
     plan: Plan
@@ -26,11 +29,13 @@ class Ran:
     struck: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     ended: Counter[str] = field(default_factory=Counter)
     orders: int = 0
+    confirmed: int = 0
     records: int = 0
     turns: int = 0
     virtual_s: float = 0.0
     faults: int = 0
     happened: Sequence[Fault] = ()
+    simulated_s: float = 0.0
     digest: int = 0
 
 
@@ -38,9 +43,11 @@ def run(plan: Plan) -> Ran:
     """Carry out a plan and judge it."""
     shop = Shop(plan)
     simulation = shop.simulation
+    began_s = time.process_time()
     with simulation.running():
         wrong = [] if shop.open() else [f"rest: the shop does not open: {simulation.unrest()}"]
         wrong += [] if wrong or shop.trade() else [f"rest: {simulation.unrest() or f'{len(shop.wishes)} wishes are not taken in'}"]
+        simulated_s = time.process_time() - began_s
         if not wrong:
             wrong = wrong_with(shop)
         if not wrong:
@@ -56,13 +63,22 @@ def run(plan: Plan) -> Ran:
         simulation.struck,
         simulation.ended,
         len(plan.placed()),
+        shop.confirmed(),
         simulation.log.appended,
         simulation.turns,
         simulation.clock.now_s,
         len(simulation.bitten),
         simulation.faults,
-        hash(tuple(_public(shop))),
+        simulated_s,
+        _digest(shop),
     )
+
+
+def _digest(shop: Shop) -> int:
+    """A checksum of where every record lies and since when; keys and values hold names of topics that differ from run to run."""
+    log = shop.simulation.log
+    lies = [(record.partition, record.offset, record.timestamp_ms) for topic in sorted(log.topics()) for record in log.history(topic)]
+    return crc32(repr(lies).encode())
 
 
 def _public(shop: Shop) -> list[tuple[str, int]]:

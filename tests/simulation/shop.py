@@ -54,6 +54,7 @@ class Plan:
         faults: numbers of the faults that happen, out of `of_faults`.
         per_second: how many orders are placed in a virtual second.
         scarce: how much stock there is for each order, about 1 is just enough.
+        large: batches are as large as they can be, which is fast; else of every size, which finds more.
     """
 
     seed: int
@@ -63,6 +64,7 @@ class Plan:
     faults: tuple[int, ...] | None = None
     per_second: float = 10.0
     scarce: float = 0.7
+    large: bool = False
 
     @property
     def lasts_s(self) -> float:
@@ -76,6 +78,8 @@ class Plan:
     def command(self) -> str:
         """How to repeat it, in one line."""
         parts = [f"python -m tests.simulation --first {self.seed} --seeds 1 --orders {self.of_orders} --faults {self.of_faults}"]
+        parts += [] if self.per_second == Plan.per_second else [f"--per-second {self.per_second:g}"]
+        parts += ["--large"] if self.large else []
         parts += [] if self.orders is None else [f"--only-orders {','.join(map(str, self.orders)) or '-'}"]
         parts += [] if self.faults is None else [f"--only-faults {','.join(map(str, self.faults)) or '-'}"]
         return " ".join(parts)
@@ -150,6 +154,8 @@ class Shop:
             topics=topics(),
             misbehave=self._misbehave,
             stage_of=self._stage_of,
+            batches=(500,) if plan.large else (1, 7, 100, 500),
+            bites=(500,) if plan.large else (1, 4, 100, 500),
         )
         simulation = self.simulation
         self.clock = simulation.clock
@@ -187,7 +193,18 @@ class Shop:
         simulation.let_faults_come()
         simulation.work(lambda: not self.wishes and self.clock.now_s > begin_s + self.plan.lasts_s, self.plan.lasts_s * 3 + 10)
         simulation.heal()
-        return simulation.rest(lambda: not self.wishes)
+        return simulation.rest(lambda: not self.wishes and self._sources_are_read())
+
+    def _sources_are_read(self) -> bool:
+        read = {"ordering.catalogue": self.catalogue, "fulfilment.receiving": self.receipts}
+        return all(
+            (worker := self.simulation.worker(f"{name}.intake")) is not None and int(worker.status()["cursor"] or 0) == len(source.lines)
+            for name, source in read.items()
+        )
+
+    def confirmed(self) -> int:
+        """How many orders were confirmed."""
+        return sum(STANDING[last[ORDERS_TOPIC]] == "confirmed" for last in self.simulation.log.last_said.values())
 
     def _now(self) -> float:
         return self.clock.now_s

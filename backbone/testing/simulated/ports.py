@@ -39,6 +39,7 @@ class Gate:
     Args:
         worker: its name.
         lot: draws how much each poll gives.
+        bites: how much it may give at most, to draw from.
 
     Attributes:
         dead: the process is gone.
@@ -48,8 +49,9 @@ class Gate:
         moves: calls that moved something.
     """
 
-    def __init__(self, worker: str, watch: Watch, lot: Random) -> None:
+    def __init__(self, worker: str, watch: Watch, lot: Random, bites: Sequence[int] = (1, 4, 100, 500)) -> None:
         self.worker = worker
+        self.bites = bites
         self.lot = lot
         self.watch = watch
         self.dead = False
@@ -110,7 +112,7 @@ class GatedConsumer:
         struck = gate.enter("poll")
         if struck is Kind.REFUSED:
             raise WorkerEnded("simulated: polling failed")
-        records = self.real.poll(min(limit, gate.lot.choice((1, 4, 100, limit))), 0.0)
+        records = self.real.poll(min(limit, gate.lot.choice(gate.bites)), 0.0)
         if records:
             gate.moves += 1
             gate.keys = [record.key for record in records]
