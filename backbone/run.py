@@ -264,7 +264,7 @@ async def run(context: Context, settings: Settings, names: Sequence[str] = ()) -
         process.addresses["health"] = health
         kafka = await _await_log(process)
         if kafka is None:
-            return 1
+            return _exit_code(process)
         stack.callback(kafka.close)
         await _start(process, kafka, stack)
         if not process.end.is_set():
@@ -274,8 +274,13 @@ async def run(context: Context, settings: Settings, names: Sequence[str] = ()) -
         for running in process.loops:
             running.ask_to_stop()
     await asyncio.to_thread(_join, process.loops)
+    return _exit_code(process)
+
+
+def _exit_code(process: Process) -> int:
+    """What the process ends with, after saying why."""
     if process.failure:
-        print(f"backbone run {context.name}: {process.failure}", file=sys.stderr, flush=True)
+        print(f"backbone run {process.context.name}: {process.failure}", file=sys.stderr, flush=True)
     return 1 if process.failure else 0
 
 
