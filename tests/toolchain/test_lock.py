@@ -69,7 +69,7 @@ def test_runtime_imports_only_what_its_wheel_depends_on() -> None:
             top = module.split(".")[0]
             if top in sys.stdlib_module_names or top in ("backbone", "google"):
                 continue
-            suites = {"pytest"} if path.is_relative_to(ROOT / "backbone" / "testing") else set()
+            suites = {"hypothesis", "pytest"} if path.is_relative_to(ROOT / "backbone" / "testing") else set()
             if not (allowed | suites) & {normal(owner) for owner in owners.get(top, [])}:
                 missing.add(f"{path.relative_to(ROOT)}:{line}: {top}")
     assert missing == set()
