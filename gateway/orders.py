@@ -227,7 +227,7 @@ class Orders:
         def settled(done: asyncio.Task[Mapping[Place, int]]) -> None:
             self._raising.discard(done)
             if not done.cancelled() and (error := done.exception()) is not None:
-                log.warning("not acknowledged", order_id=order_id, event=event.DESCRIPTOR.name, error=str(error))
+                log.warning("not acknowledged", order_id=order_id, said=event.DESCRIPTOR.name, error=str(error))
             waiter.tell(Signal.SETTLED)
 
         task.add_done_callback(settled)

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaException, Producer, TopicCollection, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Producer, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import EarliestSpec, LatestSpec, OffsetSpec
 
@@ -182,9 +182,21 @@ class KafkaLog:
             except KafkaException as error:
                 self._signs.listen(self._admin)
                 self._signs.check()
-                if not is_passing(error_of(error)) or time.monotonic() > deadline:
+                if not self._passes(error_of(error), places):
                     raise meaning(error_of(error), "asking for offsets") from error
+                if time.monotonic() > deadline:
+                    raise Unavailable(f"asking for offsets: {error_of(error).name()}, {error_of(error).str()}") from error
                 time.sleep(0.05)
+
+    def _passes(self, error: KafkaError, places: Sequence[Place]) -> bool:
+        """Whether asking again may help: "no leader" is said of a topic that is not there, and of one whose broker is away."""
+        if error.code() != KafkaError._NOENT:
+            return is_passing(error)
+        try:
+            existing = self._listed()
+        except Unavailable:
+            return True
+        return all(partition in existing.get(topic, ()) for topic, partition in places)
 
     def read(self, place: Place, start: int, stop: int) -> Iterator[Record]:
         """Committed records of one partition in [start, stop); see the port.
