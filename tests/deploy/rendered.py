@@ -16,6 +16,8 @@ ROOT = Path(__file__).resolve().parents[2]
 K8S = ROOT / "deploy" / "k8s"
 GENERATED = K8S / "generated"
 OVERLAYS = ("dev", "prod", "tilt")
+PATCHES = ("live", "valkey-users")
+"""Generated folders that hold no manifests of their own."""
 WORKLOADS = ("Deployment", "Job", "StatefulSet")
 
 Manifest: TypeAlias = dict[str, Any]
@@ -24,7 +26,7 @@ Manifest: TypeAlias = dict[str, Any]
 @cache
 def generated() -> tuple[Manifest, ...]:
     """Every generated manifest, before any overlay."""
-    files = sorted(path for path in GENERATED.rglob("*.yaml") if path.name != "kustomization.yaml" and path.parent.name != "live")
+    files = sorted(path for path in GENERATED.rglob("*.yaml") if path.name != "kustomization.yaml" and path.parent.name not in PATCHES)
     return tuple(one for path in files for one in yaml.safe_load_all(path.read_text()))
 
 

@@ -329,6 +329,22 @@ def test_an_image_that_is_not_pinned_down_is_refused(given: dict[str, str], word
         pinned(given, GENERATED)
 
 
+def test_in_production_nobody_reaches_rows_without_a_password() -> None:
+    for one in of_kind(overlay("prod"), "StatefulSet"):
+        if component(one) in ("context", "gateway"):
+            told = pod_of(one)["containers"][0]["env"]
+            names = [variable["name"] for variable in told]
+            # A variable can only name those before it.
+            assert names.index("VALKEY_PASSWORD") < names.index("REDIS_URL")
+            assert f"redis://{one['metadata']['name']}:$(VALKEY_PASSWORD)@" in told[names.index("REDIS_URL")]["value"]
+        if component(one) == "rows":
+            arguments = pod_of(one)["containers"][0]["args"]
+            assert [arguments[at + 1 : at + 3] for at, word in enumerate(arguments) if word == "--user"] == [
+                ["default", "off"],
+                [one["metadata"]["namespace"], "on"],
+            ]
+
+
 def test_every_context_is_in_every_overlay() -> None:
     for name in ("dev", "prod"):
         listed = yaml.safe_load((K8S / "overlays" / name / "kustomization.yaml").read_text())["resources"]

@@ -47,7 +47,7 @@ def render(platform: Platform, system: str, package: str = "") -> Files:
         "tools.yaml": as_yaml([workloads.tools(system)]),
     })  # fmt: skip
     files |= _outside(platform, system) | _live(platform, system)
-    return files | _valkeys(platform, system) | _kafka(system)
+    return files | _valkeys(platform, system) | _valkey_users(platform) | _kafka(system)
 
 
 def write(files: Mapping[str, str], folder: Path) -> list[str]:
@@ -91,6 +91,17 @@ def _valkeys(platform: Platform, system: str) -> Files:
 
     names = [context.name for context in platform.contexts]
     return _folder("valkey", {f"{name}.yaml": as_yaml(workloads.valkey(name, system, SETTINGS)) for name in names})
+
+
+def _valkey_users(platform: Platform) -> Files:
+    from backbone.local.valkey import SETTINGS
+
+    files: Files = {}
+    for context in platform.contexts:
+        server, process = workloads.valkey_user(context.name, SETTINGS)
+        files |= {f"{context.name}-server.yaml": as_yaml([server]), f"{context.name}-process.yaml": as_yaml([process])}
+    more = {"patches": [{"path": path} for path in files]}
+    return _folder("valkey-users", {}, more, component=True) | {f"valkey-users/{path}": text for path, text in files.items()}
 
 
 def _kafka(system: str) -> Files:

@@ -262,6 +262,21 @@ def valkey(context: str, system: str, settings: Mapping[str, str]) -> list[Manif
         settings: of the server, as the local stack runs it.
     """
     place = valkey_of(context)
+    container = {
+        "name": "valkey",
+        "image": VALKEY_IMAGE,
+        "command": ["valkey-server"],
+        "args": _told(settings),
+        "ports": [{"name": "redis", "containerPort": VALKEY_PORT}],
+        **_listening("redis"),
+        "resources": VALKEY_SIZE,
+        "securityContext": container_rights(),
+        "volumeMounts": [{"name": "data", "mountPath": "/data"}],
+    }
+    return _single(place, system, "rows", container, VALKEY_USER, {"redis": VALKEY_PORT}, "1Gi")
+
+
+def _told(settings: Mapping[str, str]) -> list[str]:
     told = {
         "port": str(VALKEY_PORT),
         "bind": "* -::*",
@@ -271,18 +286,33 @@ def valkey(context: str, system: str, settings: Mapping[str, str]) -> list[Manif
         "protected-mode": "no",
         **settings,
     }
-    container = {
+    return [part for name, value in told.items() for part in (f"--{name}", value)]
+
+
+def valkey_user(context: str, settings: Mapping[str, str]) -> list[Manifest]:
+    """Patches for a context's Valkey and its process: one user, named as the context, who may use rows and not run the server; its password
+    is `password` of the secret `valkey`."""
+    secret = {"secretKeyRef": {"name": "valkey", "key": "password"}}
+    password = {"name": "VALKEY_PASSWORD", "valueFrom": secret}
+    rights = ("on", ">$(VALKEY_PASSWORD)", "~*", "&*", "+@all", "-@admin", "-@dangerous")
+    server = {
         "name": "valkey",
-        "image": VALKEY_IMAGE,
-        "command": ["valkey-server"],
-        "args": [part for name, value in told.items() for part in (f"--{name}", value)],
-        "ports": [{"name": "redis", "containerPort": VALKEY_PORT}],
-        **_listening("redis"),
-        "resources": VALKEY_SIZE,
-        "securityContext": container_rights(),
-        "volumeMounts": [{"name": "data", "mountPath": "/data"}],
+        "env": [password],
+        "args": [*_told(settings), "--user", "default", "off", "--user", context, *rights],
     }
-    return _single(place, system, "rows", container, VALKEY_USER, {"redis": VALKEY_PORT}, "1Gi")
+    place = valkey_of(context)
+    address = f"redis://{context}:$(VALKEY_PASSWORD)@{place.name}.{context}.svc:{VALKEY_PORT}/0"
+    process = {"name": PROCESS, "env": [password, {"name": "REDIS_URL", "value": address}]}
+    return [_patch(place, {"containers": [server]}), _patch(process_of(context), {"containers": [process]})]
+
+
+def _patch(place: Place, pod: Manifest) -> Manifest:
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "StatefulSet",
+        "metadata": {"name": place.name, "namespace": place.namespace},
+        "spec": {"template": {"spec": pod}},
+    }
 
 
 def kafka(system: str, version: str) -> list[Manifest]:
@@ -464,10 +494,4 @@ def live(context: str, system: str) -> Manifest:
         "containers": [process],
         "volumes": [{"name": "code", "emptyDir": {"sizeLimit": "64Mi"}}],
     }
-    place = process_of(context)
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "StatefulSet",
-        "metadata": {"name": place.name, "namespace": place.namespace},
-        "spec": {"template": {"spec": pod}},
-    }
+    return _patch(process_of(context), pod)
