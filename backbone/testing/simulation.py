@@ -47,8 +47,8 @@ GLANCE_S = 0.02
 PATIENCE = 3
 """How often on average every worker is asked in vain before time moves faster."""
 
-LONGEST_PAUSE_S = 0.4
-"""How far time moves at once while nothing is done."""
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.01, 0.8
+"""How far time moves at once while nothing is done: ever farther."""
 
 REST_WITHIN_S = 120.0
 """Virtual seconds within which everything must come to rest once the faults have stopped."""
@@ -172,6 +172,7 @@ class Simulation:
         self._numbers = itertools.count()
         self._undo: dict[int, Callable[[], None]] = {}
         self._idle = 0
+        self._pause_s = FIRST_PAUSE_S
         self._depth = 0
         self._healed = False
         for name in topics:
@@ -234,12 +235,14 @@ class Simulation:
             self.clock.now_s += GLANCE_S
             return
         if self._step(free[int(self.lot.random() * len(free))]):
-            self._idle = 0
+            self._idle, self._pause_s = 0, FIRST_PAUSE_S
             self.clock.now_s += self.lot.random() * 0.002
             return
         self._idle += 1
-        if (idle := self._idle - PATIENCE * len(self.alive)) > 0:
-            self.clock.now_s += min(LONGEST_PAUSE_S, 0.004 * 1.1**idle)
+        if self._idle > PATIENCE * len(self.alive) and self._idle % len(self.alive) == 0:
+            # Rarely enough that everybody gets a turn in between: nobody is to sleep through what came in time.
+            self.clock.now_s += self._pause_s
+            self._pause_s = min(LONGEST_PAUSE_S, self._pause_s * 2)
         else:
             self.clock.now_s += 0.0002
 
@@ -541,6 +544,10 @@ class Simulation:
 
     def _happen(self, fault: Fault) -> None:
         self._note(fault, fault.target or "world")
+        with self.log.changed:
+            self._happening(fault)
+
+    def _happening(self, fault: Fault) -> None:
         target = fault.target
         match fault.kind:
             case Kind.STOP:
@@ -602,7 +609,8 @@ class Simulation:
 
     def _mark(self) -> None:
         self.log.marks_late = None
-        self.log.mark()
+        with self.log.changed:
+            self.log.mark()
 
     def _set_clock(self) -> None:
         self.clock.skew_s = 0.0

@@ -155,7 +155,8 @@ class SimulatedLog(MemoryLog):
 
     def ends(self, places: Sequence[Place]) -> Mapping[Place, int]:
         """Ends of what may be read."""
-        return {place: self.last_stable(place) for place in places}
+        with self.changed:
+            return {place: self.last_stable(place) for place in places}
 
     @staticmethod
     def _committed(entry: _Entry) -> Record | None:
