@@ -76,17 +76,27 @@ def ends(bootstrap: str, topics: Sequence[str] | None = None) -> dict[tuple[str,
     Raises:
         Unreadable: Kafka does not answer.
     """
-    # Closed with an answer on its way it says so on the terminal, which is nobody's trouble.
-    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 5})
-    try:
-        found = admin.list_topics(timeout=ANSWERS_WITHIN_S).topics
-        wanted = [name for name in found if name.startswith(("retail.", "private."))] if topics is None else topics
-        latest: OffsetSpec = LatestSpec()  # type: ignore[no-untyped-call]
-        asked = {TopicPartition(name, partition): latest for name in wanted if name in found for partition in found[name].partitions}
-        answers = admin.list_offsets(asked, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=ANSWERS_WITHIN_S)
-        return {(place.topic, place.partition): answer.result(ANSWERS_WITHIN_S).offset for place, answer in answers.items()}
-    except (KafkaException, TimeoutError) as error:
-        raise Unreadable(f"Kafka at {bootstrap} does not answer: {error}") from error
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    deadline = time.monotonic() + ANSWERS_WITHIN_S
+    while True:
+        try:
+            return _ends(admin, topics)
+        except (KafkaException, TimeoutError) as error:
+            # A broker that has just started refuses for a moment what it will soon know.
+            if isinstance(error, TimeoutError) or time.monotonic() > deadline:
+                raise Unreadable(f"Kafka at {bootstrap} does not answer: {error}") from error
+            time.sleep(0.1)
+
+
+def _ends(admin: AdminClient, topics: Sequence[str] | None) -> dict[tuple[str, int], int]:
+    found = admin.list_topics(timeout=ANSWERS_WITHIN_S).topics
+    wanted = [name for name in found if name.startswith(("retail.", "private."))] if topics is None else topics
+    latest: OffsetSpec = LatestSpec()  # type: ignore[no-untyped-call]
+    asked: dict[TopicPartition, OffsetSpec] = {
+        TopicPartition(name, partition): latest for name in wanted if name in found for partition in found[name].partitions
+    }
+    answers = admin.list_offsets(asked, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=ANSWERS_WITHIN_S)
+    return {(place.topic, place.partition): answer.result(ANSWERS_WITHIN_S).offset for place, answer in answers.items()}
 
 
 def _topic(consumer: Consumer, topic: str, stops: Mapping[tuple[str, int], int], since: Mapping[tuple[str, int], int]) -> Iterator[Entry]:

@@ -46,6 +46,15 @@ EARLIEST: OffsetSpec = EarliestSpec()  # type: ignore[no-untyped-call]
 NO_GROUP: Options = {"group.id": "backbone.reader"}
 """The client demands a name, but nothing is kept under it."""
 
+LEADERLESS = frozenset({
+    KafkaError._NOENT,
+    KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+})  # fmt: skip
+"""What a client is told whose picture of the leaders is old."""
+
 READ_BATCH = 2_000
 IDLE_READERS = 2
 
@@ -189,8 +198,9 @@ class KafkaLog:
                 time.sleep(0.05)
 
     def _passes(self, error: KafkaError, places: Sequence[Place]) -> bool:
-        """Whether asking again may help: "no leader" is said of a topic that is not there, and of one whose broker is away."""
-        if error.code() != KafkaError._NOENT:
+        """Whether asking again may help, which needs a fresh look at who leads: "no leader" is said of a topic that is not there, and of
+        one whose broker is away."""
+        if error.code() not in LEADERLESS:
             return is_passing(error)
         try:
             existing = self._listed()

@@ -67,8 +67,9 @@ SETTINGS: Mapping[str, str] = {
     "share.coordinator.state.topic.replication.factor": "1",
     "share.coordinator.state.topic.min.isr": "1",
     "share.coordinator.state.topic.num.partitions": "1",
-    # a successor waits for the open transaction of a dead worker: 10 s by default
-    "transaction.abort.timed.out.transaction.cleanup.interval.ms": "500",
+    # not less than the default: at 500 ms a broker that comes back after `kill -9` ends what has timed out before its partitions are
+    # online, calls it aborted, and loses the markers: those partitions then hang for ever (found once in ten such restarts)
+    "transaction.abort.timed.out.transaction.cleanup.interval.ms": "10000",
     # after `kill -9` the controller waits for the old broker's session: 9 s by default
     "broker.session.timeout.ms": "3000",
     "broker.heartbeat.interval.ms": "500",

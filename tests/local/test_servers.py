@@ -68,7 +68,7 @@ def test_a_transaction_is_read_back_with_the_time_of_appending(broker: Broker, t
         ("auto.create.topics.enable", "false"),
         ("log.retention.ms", "-1"),
         ("offsets.retention.minutes", "2147483647"),
-        ("transaction.abort.timed.out.transaction.cleanup.interval.ms", "500"),
+        ("transaction.abort.timed.out.transaction.cleanup.interval.ms", "10000"),
         ("broker.session.timeout.ms", "3000"),
         ("log.index.size.max.bytes", "1048576"),
     ],
