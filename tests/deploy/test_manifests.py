@@ -263,6 +263,17 @@ def test_the_broker_of_development_has_the_settings_of_the_embedded_one() -> Non
     assert pod_of(broker)["containers"][0]["image"].endswith(f":{VERSION}")
 
 
+def test_the_brokers_of_production_keep_the_log_as_the_embedded_one_does() -> None:
+    from backbone.local.kafka import SETTINGS
+
+    (kafka,) = [one for one in overlay("prod") if one["kind"] == "Kafka"]
+    config = {name: str(value).lower() for name, value in kafka["spec"]["kafka"]["config"].items()}
+    shared = {name for name in config if name in SETTINGS and not name.endswith((".replication.factor", ".isr", "insync.replicas"))}
+    assert {"log.retention.ms", "log.message.timestamp.type", "auto.create.topics.enable", "offsets.retention.minutes"} <= shared
+    assert {name: config[name] for name in shared} == {name: SETTINGS[name].lower() for name in shared}
+    assert int(config["default.replication.factor"]) > int(config["min.insync.replicas"]) > 1
+
+
 def test_every_process_of_development_refuses_another_log() -> None:
     (broker,) = [one for one in of_kind(overlay("dev"), "StatefulSet") if component(one) == "log"]
     (cluster,) = [variable["value"] for variable in pod_of(broker)["containers"][0]["env"] if variable["name"] == "CLUSTER_ID"]
