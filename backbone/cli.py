@@ -307,6 +307,32 @@ def _say_word(checkout: Checkout, name: str, because: str, *, drop: bool) -> Non
         sys.exit(TROUBLE)
 
 
+@main.group()
+def audit() -> None:
+    """Hold the whole log against what must be true of every record."""
+
+
+@audit.command()
+@with_json
+@click.pass_obj
+def writers(checkout: Checkout, as_json: bool) -> None:
+    """List each record that breaks ownership or causality. Exit code 1 if there is one.
+
+    Its writer must be its topic's; its identity must follow from a record that its writer hears; sequences have no gap; copies are true.
+    """
+    from backbone.operations import audit as operation
+
+    with looking(checkout) as (log, _, settings), progress("reading the log") as report:
+        found = operation.audit(log, checkout.platform(), settings, report)
+    if as_json:
+        say_json(found.to_dict())
+    else:
+        say_lines(map(str, found.wrong))
+        unread = f", {', '.join(found.unread)} not to their ends" if found.unread else ""
+        click.echo(f"{found.records} records read{unread}: {len(found.wrong)} break ownership or causality")
+    sys.exit(TROUBLE if found.wrong else 0)
+
+
 @main.command()
 @with_json
 @click.pass_obj
