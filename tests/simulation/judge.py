@@ -197,7 +197,7 @@ def _patient(judged: Judged) -> Iterator[str]:
         if min(written) < due - MILLISECOND:
             continue  # who wrote it had a fast clock: it waited for what lay in the log when its own time had come
         reserved, paid = said.get(("ItemsReserved", order_id)), said.get(("PaymentAuthorized", order_id))
-        if reserved is not None and paid is not None and max(reserved, paid) < due:
+        if reserved is not None and paid is not None and max(reserved, paid) < due - MILLISECOND:
             yield f"{order_id} was refused as overdue, its answers had come {(due - max(reserved, paid)).total_seconds():.2f} s before"
 
 

@@ -253,19 +253,19 @@ def _view_believes_itself() -> Sequence[tuple[Any, str, Any]]:
 
 MUTANTS: Mapping[str, Mutant] = {
     "offsets first": Mutant("the offsets are committed before what was decided", _offsets_first),
-    "no offsets": Mutant("the transaction holds no offsets, so nobody fences who lost a partition", _no_offsets, first=27),
+    "no offsets": Mutant("the transaction holds no offsets, so nobody fences who lost a partition", _no_offsets, first=6),
     "memory first": Mutant("what is staged is in memory before it is committed, and stays there if it is not", _memory_first),
     "memory kept": Mutant("after a commit of unknown outcome the same batch is decided again from memory", _memory_kept, first=5),
     "watermark first": Mutant("the watermark is written before the rows", _watermark_first),
     "no fence": Mutant("rows are written whatever their watermark is", _no_fence),
-    "absence believed": Mutant("a row that is absent counts as absent at once", _absence_believed, first=11),
+    "absence believed": Mutant("a row that is absent counts as absent at once", _absence_believed, first=29),
     "read committed end": Mutant("a state is restored up to the end of what is committed now", _read_committed_end),
     "random ids": Mutant("an event gets a new identity each time it is decided", _random_ids),
-    "hasty": Mutant("a deadline expires without waiting for what lies in the log", _hasty, first=28),
+    "hasty": Mutant("a deadline expires without waiting for what lies in the log", _hasty, first=9),
     "own clock": Mutant("a tick counts even if it was written before its time", _own_clock),
-    "tombstone first": Mutant("a command is closed before its outcome is written", _written_at_once(".commands", tombstones=True), first=9),
+    "tombstone first": Mutant("a command is closed before its outcome", _written_at_once(".commands", tombstones=True), first=25),
     "cursor first": Mutant(
-        "the cursor moves before the events of a source are written", _written_at_once(".cursor", tombstones=False), first=9
+        "the cursor moves before the events of a source are written", _written_at_once(".cursor", tombstones=False), first=4
     ),
     "new keys": Mutant("each try has an idempotency key of its own", _new_keys),
     "every receipt": Mutant("a receipt that came twice is put away twice", _every_receipt),
@@ -273,9 +273,9 @@ MUTANTS: Mapping[str, Mutant] = {
     "effects from the end": Mutant("effects start with what comes from now on", _effects_from_the_end),
     "effects before restored": Mutant("effects start before they know what is done", _effects_before_restored),
     "dirty reads": Mutant("what is not committed is read", _dirty_reads),
-    "nobody fenced": Mutant("every start has its own transactional id, and offsets fence nobody either", _nobody_fenced, first=18),
+    "nobody fenced": Mutant("every start has its own transactional id, and offsets fence nobody either", _nobody_fenced, first=5),
     "offsets alone": Mutant("positions recorded with the state are ignored", _offsets_alone),
     "suspicion ignored": Mutant("a producer goes on after a suspect commit", _suspicion_ignored),
-    "view believes itself": Mutant("a view never compares its watermark while nothing comes", _view_believes_itself, first=11),
+    "view believes itself": Mutant("a view never compares its watermark while nothing comes", _view_believes_itself, first=5),
 }
 """Every mistake, by name."""

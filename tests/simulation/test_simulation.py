@@ -70,7 +70,7 @@ def test_a_planted_mistake_turns_a_run_red(name: str) -> None:
     """And the same run is green without it."""
     first = MUTANTS[name].first
     for number in range(first, first + WITHIN_SEEDS):
-        plan = Plan(number, of_orders=20)
+        plan = Plan(number, of_orders=20, of_faults=40)
         with planted(name):
             ran = run(plan)
         if ran.wrong:
