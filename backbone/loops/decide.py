@@ -286,7 +286,7 @@ class Decide:
         now = time.monotonic()
         if not partition.waits_for:
             partition.waits_since = now
-            log.info("waiting", service=self.name, partition=partition.number, order=came.meta.correlation_id, reason=reason)
+            log.info("waiting", service=self.name, partition=partition.number, order_id=came.meta.correlation_id, reason=reason)
         partition.waits_for = reason
         partition.retry_at = now + RETRY_AFTER_S
 
@@ -393,7 +393,7 @@ class Decide:
         log.warning(
             "quarantined",
             service=self.name,
-            order=came.meta.correlation_id,
+            order_id=came.meta.correlation_id,
             topic=came.record.topic,
             partition=came.record.partition,
             offset=came.record.offset,

@@ -8,21 +8,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import structlog
 from google.protobuf.message import DecodeError
 
 from backbone.contract import ResolvedService
 from backbone.declare import On
 from backbone.envelope import Undecodable, UnknownEvent, decode, entry_key, split_entry_key
-from backbone.errors import WorkerEnded
 from backbone.loops.deadlines import Deadlines
 from backbone.loops.looking_up import Wanted
+from backbone.loops.set_aside import SetAside
 from backbone.loops.snapshots import PARKED, POSITIONS, Held, Snapshots
 from backbone.ports import Log, Place, Producer, Record
 from backbone.positions import from_proto, to_proto
 from backbone.settings import Settings
 from backbone.v1.meta_pb2 import Meta
-from backbone.v1.private_pb2 import Parked, PartitionPositions, QuarantineReason, StateEntry
+from backbone.v1.private_pb2 import QUARANTINE_REASON_UNDECODABLE, Parked, PartitionPositions, QuarantineReason, StateEntry
 
 log = structlog.get_logger()
 
@@ -100,6 +101,7 @@ class TakingOver:
         self._log = log
         self._build = settings.build
         self._batch = settings.batch
+        self._aside = SetAside(service.name, settings.build)
 
     def take_over(
         self, number: int, committed: Mapping[Place, int | None], producer: Producer, former: Partition | None = None
@@ -132,9 +134,25 @@ class TakingOver:
             partition.positions[input_place[0]] = known or first[input_place]
         if self._decider.since == "now" and not restoring.recorded:
             self._keep_start(partition, producer)
+        if restoring.strange:
+            self._set_strange_aside(partition, restoring.strange, producer)
         if restoring.older and not partition.frozen:
             self._refold(partition, restoring.older, producer)
         return partition
+
+    def _set_strange_aside(self, partition: Partition, strange: Mapping[bytes, tuple[Record, str]], producer: Producer) -> None:
+        """Keep what is no entry of ours in quarantine and put a tombstone in its place, so that the next start does not meet it."""
+        producer.begin()
+        for key, (record, why) in strange.items():
+            log.error("no state entry", service=self._name, partition=partition.number, offset=record.offset, topic=record.topic, why=why)
+            aside_key, value = self._aside.record(record, QUARANTINE_REASON_UNDECODABLE, why)
+            producer.produce(self._aside.topic, aside_key, value, partition.number)
+            producer.produce(self._state_topic, key, None, partition.number)
+        for aggregate, parked in partition.parked.items():
+            if entry_key(aggregate, PARKED) in strange:
+                entry = StateEntry(version=self._decider.version, build=self._build, parked=parked)
+                producer.produce(self._state_topic, entry_key(aggregate, PARKED), entry.SerializeToString(), partition.number)
+        producer.commit()
 
     def _keep_start(self, partition: Partition, producer: Producer) -> None:
         """Keep where the first read starts, so that a restart before the first decision does not move it."""
@@ -181,34 +199,59 @@ class TakingOver:
 class _Restoring:
     """Takes up the records of a state partition one by one.
 
+    A record that is no entry of ours stops nothing: it is set aside, and if it lies in the place of an entry, the decider's own topic,
+    which is the truth, is folded again.
+
     Attributes:
         recorded: positions by input.
-        older: keys of entries that an older version wrote.
+        older: keys of entries that an older version wrote, or that cannot be read.
+        strange: by key, the last record that is no entry, and why.
     """
 
     def __init__(self, partition: Partition, snapshots: Snapshots, version: int, blank: Any) -> None:
         self.partition = partition
         self.recorded: dict[Place, int] = {}
         self.older: set[bytes] = set()
+        self.strange: dict[bytes, tuple[Record, str]] = {}
         self._snapshots = snapshots
         self._version = version
         self._blank = Held(blank)
 
     def take_up(self, record: Record) -> None:
-        """Take up one record.
-
-        Raises:
-            WorkerEnded: it is no state entry.
-        """
-        assert record.key is not None, "a compacted topic holds no record without a key"
-        key, name = split_entry_key(record.key)
-        if record.value is None:
-            self._forget(key, name)
+        """Take up one record, or note that it is none of ours."""
+        if record.key is None:
+            return  # the broker refuses them in a compacted topic
+        try:
+            key, name = split_entry_key(record.key)
+        except Undecodable as error:
+            self._estrange(record, str(error))
             return
         try:
-            entry = StateEntry.FromString(record.value)
-        except DecodeError as error:
-            raise WorkerEnded(f"{record.topic}/{record.partition}@{record.offset} is no state entry: {error}") from error
+            self._take_up(record, key, name)
+        except (DecodeError, msgspec.MsgspecError, LookupError, ValueError) as error:
+            self._estrange(record, f"not a state entry: {error}")
+            if name == PARKED:
+                unread = "its mark in the state topic cannot be read"
+                self.partition.parked[key] = Parked(topic=record.topic, partition=record.partition, offset=record.offset, reason=unread)
+            elif name != POSITIONS:
+                self.older.add(record.key)
+        else:
+            self.strange.pop(record.key, None)
+
+    def _estrange(self, record: Record, why: str) -> None:
+        assert record.key is not None
+        if record.value is None:
+            self.strange.pop(record.key, None)
+        else:
+            self.strange[record.key] = (record, why)
+
+    def _take_up(self, record: Record, key: str, name: str) -> None:
+        assert record.key is not None
+        if record.value is None:
+            self.older.discard(record.key)
+            self._forget(key, name)
+            return
+        entry = StateEntry.FromString(record.value)
         if name == POSITIONS:
             self.recorded.update(from_proto(entry.positions.inputs))
         elif name == PARKED:
@@ -221,9 +264,9 @@ class _Restoring:
         elif entry.version < self._version:
             self.older.add(record.key)
         else:
-            self.older.discard(record.key)
             aggregates = self.partition.aggregates
             aggregates[key] = self._snapshots.taken_up(aggregates.get(key, self._blank), entry)
+            self.older.discard(record.key)
 
     def _forget(self, key: str, name: str) -> None:
         if name == PARKED:

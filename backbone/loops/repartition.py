@@ -127,7 +127,15 @@ class Repartition:
         try:
             keys = line.key(decoded.event)
         except Exception as error:  # noqa: BLE001 - a key function that raises is a defect of that line, not the end of the others
-            return [self._aside(record, QUARANTINE_REASON_RAISED, f"{line} key= raised {type(error).__name__}: {error}", error)]
+            return [
+                self._aside(
+                    record,
+                    QUARANTINE_REASON_RAISED,
+                    f"{line} key= raised {type(error).__name__}: {error}",
+                    error=error,
+                    order_id=decoded.meta.correlation_id,
+                )
+            ]
         forwarded = Forwarded(
             topic=record.topic,
             partition=record.partition,
@@ -140,9 +148,23 @@ class Repartition:
         return [(self._topic, key.encode(), forwarded, -1) for key in distinct]
 
     def _aside(
-        self, record: Record, reason: QuarantineReason.ValueType, detail: str, error: Exception | None = None
+        self,
+        record: Record,
+        reason: QuarantineReason.ValueType,
+        detail: str,
+        *,
+        error: Exception | None = None,
+        order_id: str = "",
     ) -> tuple[str, bytes, bytes, int]:
         self._quarantined += 1
         key, value = self._set_aside.record(record, reason, detail, error=error)
-        log.warning("quarantined", service=self.name, topic=record.topic, partition=record.partition, offset=record.offset, detail=detail)
+        log.warning(
+            "quarantined",
+            service=self.name,
+            order_id=order_id,
+            topic=record.topic,
+            partition=record.partition,
+            offset=record.offset,
+            detail=detail,
+        )
         return self._set_aside.topic, key, value, record.partition

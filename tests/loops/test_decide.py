@@ -594,6 +594,71 @@ def test_an_older_build_keeps_off_a_partition_with_newer_state_and_says_so() -> 
     assert not older.ready
 
 
+STATE = "private.ordering.pricing.state"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        pytest.param(b"k", b"\xff\xfe garbage", id="no key of ours"),
+        pytest.param(b"4:CD-1,9:aggregate,", b"\xff\xfe garbage", id="in the place of an aggregate"),
+        pytest.param(b"4:CD-1,9:aggregate,", b"\x08\x01\x1a\x05\x08\x09\x12\x01\xc1", id="an aggregate that cannot be unpacked"),
+        pytest.param(b"0:,9:positions,", b"\xff", id="in the place of the positions"),
+    ],
+)
+def test_garbage_in_the_state_topic_stops_nothing_and_is_set_aside_once(key: bytes, value: bytes) -> None:
+    """The own topic is the truth and is folded again; the next start meets no garbage."""
+    world = pricing_world(Decider(Count, counted, on(ItemCatalogued, always)))
+    first = world.worker()
+    partition = world.comes(examples.item_catalogued()).partition
+    steps(first, lambda: len(prices(world)) == 1)
+    first.close()
+    bad = world.raw(STATE, key, value, partition)
+    for times in (2, 3):
+        worker = world.worker()
+        world.comes(examples.item_catalogued())
+        steps(worker, lambda times=times: len(prices(world)) == times)  # type: ignore[misc]
+        worker.close()
+    assert sequences(world.said(PRICES, PriceListed)) == [1, 2, 3]
+    (aside,) = world.quarantined()
+    assert (aside.topic, aside.partition, aside.offset, aside.value) == (STATE, partition, bad.offset, value)
+
+
+def test_an_aggregate_whose_mark_cannot_be_read_stays_parked() -> None:
+    """Else what waits behind it would be overtaken."""
+    world = pricing_world(Decider(Count, counted, on(ItemCatalogued, always)))
+    first = world.worker()
+    partition = world.comes(examples.item_catalogued(title="bad")).partition
+    steps(first, lambda: len(world.quarantined()) == 1)
+    first.close()
+    world.raw(STATE, b"4:CD-1,6:parked,", b"\xff", partition)
+    for times in (3, 4):
+        worker = world.worker()
+        world.comes(examples.item_catalogued())
+        steps(worker, lambda times=times: len(world.quarantined()) == times)  # type: ignore[misc]
+        worker.close()
+    assert prices(world) == []
+
+
+def test_a_fold_takes_each_event_of_its_own_topic_once_and_leaves_out_what_is_no_event() -> None:
+    """A forged repetition of a sequence, or garbage, does not change what a newer version folds."""
+    world = pricing_world(Decider(Count, counted, on(ItemCatalogued, always)))
+    older = world.worker()
+    world.comes(examples.item_catalogued())
+    steps(older, lambda: len(prices(world)) == 1)
+    older.close()
+    own = world.records(PRICES)[0]
+    world.raw(PRICES, own.key, b"\xff\xff", own.partition)
+    world.raw(PRICES, own.key, own.value, own.partition)
+    world.service = Service("pricing", Decider(Count, counted_by(10), on(ItemCatalogued, always), version=2))
+    world.context = Context("ordering", world.service)
+    newer = world.worker()
+    idle(newer)
+    held = newer.held("CD-1")
+    assert held is not None
+    assert (held.state, held.sequence) == (Count(10), 1)
+
+
 @dataclass(frozen=True)
 class Sold:
     """How many of a SKU were sold, by order."""
