@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from google.protobuf.message import Message
 from google.type.money_pb2 import Money
 
 from laws.entries import Place
@@ -65,6 +66,19 @@ def minor(money: Money) -> int:
     if rest:
         raise NotExact(f"{money.units} units and {money.nanos} nanos")
     return int(money.units) * 100 + whole
+
+
+def inexact(message: Message) -> str:
+    """What is wrong with the amounts of a message, if one of them is no whole number of minor units; else nothing."""
+    if isinstance(message, Money):
+        return f"{message.units} units and {message.nanos} nanos are no amount" if message.nanos % NANOS_PER_MINOR else ""
+    for descriptor, value in message.ListFields():
+        if descriptor.message_type is None or descriptor.message_type.GetOptions().map_entry:
+            continue
+        for one in value if descriptor.is_repeated else (value,):
+            if wrong := inexact(one):
+                return f"{descriptor.name}: {wrong}"
+    return ""
 
 
 def places_of(*facts: list[Fact]) -> list[Place]:

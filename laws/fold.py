@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from laws.entries import WRAPPERS, Entry, Place
-from laws.facts import ANSWERS, OF_AN_ORDER, Fact, OrderBook, minor
+from laws.facts import ANSWERS, OF_AN_ORDER, Fact, OrderBook, inexact, minor
 from laws.verdict import Totals, Violation
 
 SEQUENCED = ("OrderEvent", "PaymentEvent", "StockEvent", "PriceEvent")
@@ -84,6 +84,9 @@ class Fold:
         self.checked["readable"] += 1
         if entry.wrong:
             self.violated("readable", entry.wrong, entry.place)
+            return
+        if wrong := inexact(entry.event):
+            self.violated("readable", wrong, entry.place)
             return
         meta, place = entry.meta, entry.place
         self.checked["one writer"] += 1

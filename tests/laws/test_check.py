@@ -135,7 +135,13 @@ def _released_first(history: History) -> None:
     history.lines[at:at] = [history.lines.pop(-2), history.lines.pop()]
 
 
+def _fraction_of_a_cent(history: History) -> None:
+    """Order 6 is asked for at a price that nobody can pay exactly."""
+    history.find("OrderRequested", "order-6").event.lines[0].unit_price.nanos += 1
+
+
 LIES = [
+    Lie("readable", "are no amount", _fraction_of_a_cent, frozenset({"cause", "as requested"})),
     Lie(
         "readable",
         "it is no OrderEvent",
