@@ -181,7 +181,7 @@ def _only_rows(before: Image, now: Image, subject: str) -> bool:
     for image in (now, before):
         for name in (subject, subject.rpartition(".")[0]):
             if name in image.roles:
-                return image.roles[name] - {Role.QUESTION} == {Role.ROW}
+                return image.roles[name] - {Role.QUESTION} == frozenset({Role.ROW})
     return False
 
 
