@@ -488,19 +488,24 @@ async def http_server(app: Any, host: str, port: int) -> AsyncIterator[str]:
 
 
 def set_up_logging(level: int = logging.INFO) -> None:
-    """One JSON object a line, on standard output: time, level, event, and what belongs to it (the order id among it)."""
+    """One JSON object a line, on standard output: time, level, event, and what belongs to it (the order id among it); what client
+    libraries say through Python's logging comes in the same form."""
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
+        processors=[*shared, structlog.processors.JSONRenderer()],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stdout),
         cache_logger_on_first_use=True,
     )
+    rendered: list[Any] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta, structlog.processors.JSONRenderer()]
+    lines = logging.StreamHandler(sys.stdout)
+    lines.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=rendered))
+    logging.basicConfig(level=logging.WARNING, handlers=[lines], force=True)
 
 
 def main(context: Context, names: Sequence[str] = ()) -> int:

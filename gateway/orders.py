@@ -124,6 +124,7 @@ class Orders:
             if order.fingerprint not in ("", fingerprint):
                 raise another_order(order_id)
         response = PlaceOrderResponse(order=_joined(order_id, order.request or _row(asked), order.order))
+        log.info("order answered", order_id=order_id, status=OrderStatus.Name(response.order.status), repeated=raised is None)
         position = None if raised is None else raised.position
         if position is not None:
             response.position.CopyFrom(Positions(cluster_id=self._cluster_id, positions=positions.to_proto(position)))

@@ -352,7 +352,11 @@ class Act:
         self._lost.clear()
         for finished in turn.closed:
             self._done += 1
-            self._dismiss(finished.holding, finished.command.key)
+            command = finished.command
+            log_.info(
+                "command done", service=self._service.name, order_id=command.meta.correlation_id, command=command.name, tries=command.tries
+            )
+            self._dismiss(finished.holding, command.key)
         for record in turn.records:
             held = self._held.get((record.topic, record.partition))
             if held is None or record.key is None:

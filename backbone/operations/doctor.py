@@ -173,7 +173,14 @@ def stack(checkout: Checkout) -> Iterator[Finding]:
     state, launcher = checkout.stack(), checkout.launcher
     left = recorded(checkout.folder)
     if launcher is not None:
-        yield good("stack", f"process {launcher} runs {len(left)} processes in {checkout.folder}")
+        gone = sorted(c.name for c in checkout.platform().contexts if not any(f"{name}.".startswith(f"{c.name}.") for name in left))
+        if gone:
+            remedy = (
+                f"see why in {checkout.folder / 'logs'}; it is started again five times a minute, then given up: start `backbone up` anew"
+            )
+            yield wrong("stack", f"{', '.join(gone)} does not run, though process {launcher} runs the others", remedy)
+        else:
+            yield good("stack", f"process {launcher} runs {len(left)} processes in {checkout.folder}")
     elif left:
         pids = ", ".join(f"{name} {identities[-1].pid}" for name, identities in left.items())
         yield wrong("stack", f"its launcher is dead, and these still run: {pids}", "wait some seconds; the next `backbone up` ends them")

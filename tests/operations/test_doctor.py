@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from backbone.local import jars
+from backbone.local.locks import try_lock
 from backbone.local.ports import free_port
 from backbone.local.state import StackState, write_state
 from backbone.operations import doctor
@@ -75,6 +76,20 @@ def test_a_port_that_another_program_took_is_a_notice(tmp_path: Path) -> None:
         finding = only(list(doctor.ports(checkout(tmp_path))))
     assert finding.verdict is Verdict.NOTICE
     assert f"{port} (kafka)" in finding.found
+
+
+def test_a_context_that_does_not_run_beside_the_others_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = try_lock(tmp_path / "lock")
+    assert lock is not None
+    running = {"kafka": [], "ordering": [], "payments.risk": [], "gateway": []}
+    monkeypatch.setattr(doctor, "recorded", lambda _: running)
+    try:
+        finding = only(list(doctor.stack(checkout(tmp_path))))
+        assert (finding.verdict, "fulfilment does not run" in finding.found) == (Verdict.WRONG, True)
+        running["fulfilment"] = []
+        assert only(list(doctor.stack(checkout(tmp_path)))).verdict is not Verdict.WRONG
+    finally:
+        lock.release()
 
 
 def test_a_kafka_that_does_not_answer_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
