@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from rpds import HashTrieMap
 
@@ -22,10 +22,10 @@ class Part(Generic[K, V]):
 
     def __init__(self) -> None:
         self._map: HashTrieMap[K, V] = HashTrieMap()
-        self._changed: tuple[K, object] | None = None
+        self._changed: tuple[K, Any] | None = None
 
     @classmethod
-    def _of(cls, map_: HashTrieMap[K, V], changed: tuple[K, object] | None) -> Part[K, V]:
+    def _of(cls, map_: HashTrieMap[K, V], changed: tuple[K, Any] | None) -> Part[K, V]:
         part = cls.__new__(cls)
         part._map, part._changed = map_, changed
         return part
@@ -68,8 +68,8 @@ class Part(Generic[K, V]):
         keys: dict[K, None] = {}
         link = self._changed
         while link is not None:
-            keys[link[0]] = None
-            link = link[1]  # type: ignore[assignment]
+            key, link = link
+            keys[key] = None
         return list(keys)
 
     def kept(self) -> Part[K, V]:

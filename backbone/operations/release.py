@@ -67,6 +67,7 @@ def release(
         NotReleased: it was released before, its service is not running, or it changes all the time.
         Unavailable: Kafka does not answer.
     """
+    service = aggregate = ""
     for _ in range(TRIES):
         found = asides()
         named = _named(found, name)

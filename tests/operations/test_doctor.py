@@ -81,7 +81,7 @@ def test_a_port_that_another_program_took_is_a_notice(tmp_path: Path) -> None:
 def test_a_context_that_does_not_run_beside_the_others_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lock = try_lock(tmp_path / "lock")
     assert lock is not None
-    running = {"kafka": [], "ordering": [], "payments.risk": [], "gateway": []}
+    running: dict[str, list[object]] = {"kafka": [], "ordering": [], "payments.risk": [], "gateway": []}
     monkeypatch.setattr(doctor, "recorded", lambda _: running)
     try:
         finding = only(list(doctor.stack(checkout(tmp_path))))
