@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from queue import Empty, SimpleQueue
 
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka import Producer as Client
@@ -93,7 +94,11 @@ class KafkaProducer:
             raise TypeError(f"the offsets of {type(consumer).__name__} cannot go into a transaction of Kafka")
         positions = [TopicPartition(*place, offset) for place, offset in offsets.items()]
         membership = consumer.membership()
-        self._call(lambda left: self._client.send_offsets_to_transaction(positions, membership, left), "sending offsets")
+        client, within_s = self._client, self._within_s
+        self._call(
+            lambda left: _watched(lambda: client.send_offsets_to_transaction(positions, membership, left), within_s, "sending offsets"),
+            "sending offsets",
+        )
 
     def commit(self) -> None:
         """Make it readable.
@@ -170,6 +175,31 @@ def _until(client: Client, signs: Signs, call: Callable[[float], object], doing:
                 raise WorkerEnded(text) from exception
         else:
             return
+
+
+def _watched(call: Callable[[], object], within_s: float, doing: str) -> None:
+    """Make a call of the client that may block past its own timeout, for ever where a broker died meanwhile: seen of sending offsets only.
+
+    Raises:
+        WorkerEnded: it hangs; its thread is left behind, and with it the client.
+    """
+    ended: SimpleQueue[BaseException | None] = SimpleQueue()
+
+    def made() -> None:
+        try:
+            call()
+        except BaseException as error:  # noqa: BLE001 - raised again by whoever waits
+            ended.put(error)
+        else:
+            ended.put(None)
+
+    threading.Thread(target=made, name=doing, daemon=True).start()
+    try:
+        error = ended.get(timeout=within_s)
+    except Empty:
+        raise WorkerEnded(f"{doing} hangs for {within_s:g} s in the client; whether it was done is unknown") from None
+    if error is not None:
+        raise error
 
 
 class KafkaAppender:
