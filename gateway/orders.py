@@ -201,6 +201,9 @@ class Orders:
                 raised = self._raise_soon(wish, f"{request.order_id}:cancel", caller, waiter)
                 while not order.cancellation_decided() and await order.more(max(until, raised.patience)):
                     raised.check()
+            # The refusal may be heard before the answer it speaks of is known here.
+            while order.cancellation_decided() and not order.answered and await order.more(until):
+                pass
         undecided = not order.cancellation_decided()
         stands = _joined(order.order_id, order.request, order.order)
         refused = not undecided and stands.status != OrderStatus.ORDER_STATUS_CANCELLED

@@ -50,6 +50,11 @@ class Deadlines:
                 passing.append((due, key))
         return passing
 
+    def put_back(self, passing: list[tuple[datetime, str]]) -> None:
+        """Let deadlines pass again the next time it is asked."""
+        for entry in passing:
+            heapq.heappush(self._heap, entry)
+
     def await_(self, passing: list[tuple[datetime, str]], ends: Mapping[Place, int]) -> None:
         """Hold passed deadlines back until the inputs are decided up to `ends`."""
         self._passed.update({key: (due, ends) for due, key in passing})

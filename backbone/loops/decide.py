@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
@@ -31,7 +32,7 @@ from backbone.envelope import (
     entry_key,
     moment_of_ms,
 )
-from backbone.errors import DeclarationError, Fenced, Unavailable, WorkerEnded
+from backbone.errors import DataLoss, DeclarationError, Fenced, Unavailable, WorkerEnded
 from backbone.loops.holding import Came, Partition, TakingOver, positions_entry
 from backbone.loops.looking_up import Answers, LookingUp, NotYet
 from backbone.loops.set_aside import SetAside
@@ -307,7 +308,8 @@ class Decide:
         assert came.released is not None
         for one in came.released:
             if one.wanted is not None:
-                self._looking_up.found(one.wanted, answers)
+                with suppress(DataLoss):  # a damaged row parks the record when it is decided below
+                    self._looking_up.found(one.wanted, answers)
         at = (partition.number, came.key)
         parked = staged.parked[at] if at in staged.parked else partition.parked.get(came.key)
         if parked is not None and parked.waiting != came.count:
@@ -449,7 +451,12 @@ class Decide:
         for partition in self._partitions.values():
             deadlines = partition.deadlines
             if passing := deadlines.passing(now):
-                deadlines.await_(passing, self._log.high_watermarks([(topic, partition.number) for topic in self._inputs]))
+                try:
+                    ends = self._log.high_watermarks([(topic, partition.number) for topic in self._inputs])
+                except Unavailable:
+                    deadlines.put_back(passing)
+                    return
+                deadlines.await_(passing, ends)
             if deadlines.waiting and not partition.held_back and not partition.frozen:
                 reached = self._consumer.positions() if reached is None else reached
                 for key, due in deadlines.ripe(reached, self._settings.batch):
@@ -507,7 +514,10 @@ class Decide:
     def _known(self, numbers: set[int], now: float) -> Mapping[int, int]:
         """Ends of state partitions, now and then: once a commit after this proves that we own them still, all below is ours."""
         due = [number for number in numbers if now - self._partitions[number].known_at >= KNOWN_EVERY_S]
-        marks = self._log.high_watermarks([(self._state_topic, number) for number in due]) if due else {}
+        try:
+            marks = self._log.high_watermarks([(self._state_topic, number) for number in due]) if due else {}
+        except Unavailable:
+            return {}  # it only spares work later
         return {number: mark for (_, number), mark in marks.items()}
 
     def _apply(self, staged: Staged) -> None:

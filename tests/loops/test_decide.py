@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -17,6 +17,7 @@ from retail.ordering.v1.price_pb2 import PriceListed
 from retail.ordering.views.v1.rows_pb2 import Availability, Price
 from retail.payments.effects.v1.payment_pb2 import AssessRisk
 
+from backbone import damage
 from backbone.adapters.memory import MemoryLog, MemoryProducer
 from backbone.adapters.memory_rows import MemoryRows
 from backbone.contract import topic_of
@@ -29,7 +30,7 @@ from backbone.loops.repartition import Repartition
 from backbone.money import minor_units
 from backbone.partitioner import partition_of
 from backbone.parts import Part
-from backbone.ports import Fetched, Fragment, Place, Record
+from backbone.ports import Change, Fetched, Fragment, Place, Record
 from backbone.settings import Settings
 from backbone.v1 import private_pb2
 from backbone.v1.meta_pb2 import Meta
@@ -592,6 +593,57 @@ def test_an_older_build_keeps_off_a_partition_with_newer_state_and_says_so() -> 
     assert len(prices(world)) == 1
     assert "version 2" in older.status()["partitions"][partition]["frozen"]
     assert not older.ready
+
+
+class NotNow(MemoryLog):
+    """A log that tells no ends while it is told so."""
+
+    silent: bool = False
+
+    def high_watermarks(self, places: Sequence[Place]) -> Mapping[Place, int]:
+        """The ends, or nothing."""
+        if self.silent:
+            raise Unavailable("Kafka does not answer")
+        return super().high_watermarks(places)
+
+
+def test_a_deadline_that_passes_while_kafka_is_silent_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It becomes a tick once the ends of the inputs are known again."""
+    moment_ms = [1_700_000_000_000]
+    log = NotNow(now_ms=lambda: moment_ms[0])
+    world = World(Context("ordering", orders_table.orders), orders_table.orders, log)
+    known(world)
+    clock = Clock(moment_ms[0] / 1000)
+    worker = world.worker(clock=clock)
+    expires_at = datetime.fromtimestamp(clock.now, tz=UTC) + timedelta(minutes=15)
+    world.comes(examples.order_requested(expires_at=expires_at))
+    steps(worker, lambda: bool(answers(world, OrderValidated)))
+    clock.now += DAY_S
+    moment_ms[0] += DAY_S * 1000
+    log.silent = True
+    idle(worker)
+    log.silent = False
+    steps(worker, lambda: bool(answers(world, OrderRejected)))
+
+
+def test_a_release_that_needs_a_damaged_row_parks_again_instead_of_ending_the_worker() -> None:
+    """Else every start would meet it again."""
+    world = orders_world()
+    known(world)
+    partition = request(world).partition
+    worker = world.worker()
+    steps(worker, lambda: bool(answers(world, OrderValidated)))
+    asked = world.records("retail.gateway.order-requests.v1")[-1]
+    row = partition_of(b"CD-1", PARTITIONS)
+    fragment = Fragment("ordering.orders.price", orders_table.prices.version, row)
+    at = world.rows.fetch([(fragment, ())])[0].watermark or 0
+    assert world.rows.apply(fragment, Change(at, at, {"CD-1": damage.mark("it fell")})) is None
+    again = Quarantined(
+        topic=asked.topic, partition=partition, offset=asked.offset, key=asked.key, value=asked.value, aggregate=examples.ORDER
+    )
+    released(world, "", [again])
+    steps(worker, lambda: bool(world.quarantined()))
+    assert "it fell" in world.quarantined()[0].detail
 
 
 STATE = "private.ordering.pricing.state"

@@ -59,11 +59,16 @@ def of_view(name: str, view: View[Any], *histories: History) -> Fold:
     """The rows of a view."""
 
     def fold(history: History) -> str:
-        return str(
-            {key: json_format.MessageToDict(row, preserving_proto_field_name=True) for key, row in sorted(rows_of(view, *history).items())}
-        )
+        return str({key: _shown(row) for key, row in sorted(rows_of(view, *history).items())})
 
     return Fold(name, view.version, fold, [line.hears for line in view.table], histories)
+
+
+def _shown(row: Message) -> dict[str, Any]:
+    """A row as text is made of it; the entries of a map have no order of their own."""
+    shown = json_format.MessageToDict(row, preserving_proto_field_name=True)
+    maps = [f.name for f in row.DESCRIPTOR.fields if f.message_type is not None and f.message_type.GetOptions().map_entry]
+    return shown | {name: dict(sorted(shown[name].items())) for name in maps if name in shown}
 
 
 FOLDS = [
