@@ -90,19 +90,17 @@ def _all_taken_in(judged: Judged) -> Iterator[str]:
 
 
 def _ids(judged: Judged) -> Iterator[str]:
-    """What was caused has the identity that its cause's coordinate gives."""
+    """What was caused has the identity that its cause's coordinate gives, in its primary topic or in the copy that was heard."""
     topic_ids = {name: identity for name, (identity, _) in judged.log.topics().items()}
     at: dict[str, list[Place]] = {}
     for entry in judged.entries:
-        if entry.meta.id and not (entry.place.topic in WRAPPERS and WRAPPERS[entry.place.topic].copy_of):
+        if entry.meta.id:
             at.setdefault(entry.meta.id, []).append(entry.place)
-    by_zone = {entry.meta.id: entry.place for entry in judged.by_topic.get("retail.ordering.orders-by-zone.v1", ())}
-    by_order = {entry.meta.id: entry.place for entry in judged.by_topic.get("retail.fulfilment.stock-by-order.v1", ())}
     for entry in judged.entries:
         meta = entry.meta
         if not meta.causation_id or entry.value is None:
             continue
-        places = [*at.get(meta.causation_id, ()), *(of[meta.causation_id] for of in (by_zone, by_order) if meta.causation_id in of)]
+        places = at.get(meta.causation_id, [])
         expected = {f"{meta.writer}:{topic_ids[place.topic]}:{place.partition}:{place.offset}" for place in places}
         if meta.id.rpartition(":")[0] not in expected:
             yield f"{entry.name or 'a record'} at {entry.place} is called {meta.id}, its cause lies at {', '.join(map(str, places))}"

@@ -374,15 +374,15 @@ NOTICED = [
             Edit(
                 PRICE,
                 "    PriceListed price_listed = 1;\n",
-                "    PriceListed price_listed = 1;\n    // Gone.\n    PriceWithdrawn price_withdrawn = 2;\n",
+                "    PriceListed price_listed = 1;\n    // Gone.\n    PriceForgotten price_forgotten = 14;\n",
             ),
             Edit(
                 PRICE,
                 "// From now on one costs",
-                "// It is no longer sold.\nmessage PriceWithdrawn {\n  // What.\n  string sku = 1;\n}\n\n// From now on one costs",
+                "// It is no longer sold.\nmessage PriceForgotten {\n  // What.\n  string sku = 1;\n}\n\n// From now on one costs",
             ),
         ],
-        f"EVENT_ADDED:{ORDERING}.PriceEvent.PriceWithdrawn",
+        f"EVENT_ADDED:{ORDERING}.PriceEvent.PriceForgotten",
         ["ordering.orders"],
     ),
     Planted(

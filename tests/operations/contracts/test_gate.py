@@ -217,8 +217,8 @@ class TestRelease:
         release(copy, {}, TODAY)
         edit(copy, NOTICED[0].edits)
         entry = release(copy, {}, TODAY).entry
-        assert "- New message `retail.ordering.v1.PriceWithdrawn`." in entry
-        assert "- New field `retail.ordering.v1.PriceEvent.price_withdrawn`." in entry
+        assert "- New message `retail.ordering.v1.PriceForgotten`." in entry
+        assert "- New field `retail.ordering.v1.PriceEvent.price_forgotten`." in entry
 
     @pytest.mark.parametrize(
         ("spoil", "finding"),
