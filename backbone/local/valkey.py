@@ -16,7 +16,6 @@ from backbone.local.errors import StartError
 from backbone.local.ports import free_port
 from backbone.local.processes import STOP_S, Announce, Process, ProcessSpec, kill_all
 
-
 SETTINGS: Mapping[str, str] = {
     "appendonly": "yes",
     "appendfsync": "everysec",  # a killed process loses nothing; what a power cut takes heals from the log
