@@ -21,6 +21,8 @@ from tests.successors import OF_PAYMENTS, SUCCESSORS
 ENOUGH = 0.95
 EXAMPLES, FEW = {"ordering.orders": 220, "payments.payments": 220}, 25
 """Histories that it takes to meet every branch; a process manager's are long and often end early."""
+pytestmark = pytest.mark.timeout(600)  # a quarter of a minute alone, several on a machine that is busy with other things
+
 LONG = settings(
     stateful_step_count=40,
     deadline=None,
