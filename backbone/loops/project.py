@@ -34,8 +34,6 @@ from backbone.v1.private_pb2 import (
     QuarantineReason,
 )
 
-STALLS_AFTER_S = 30.0
-"""An open transaction holds a partition up for 22 s at most."""
 LOOK_EVERY_S = 0.5
 """How often the watermarks are compared while nothing comes: how long a flush of an idle view stays unseen, in seconds."""
 
@@ -117,8 +115,6 @@ class Project:
         self._waiting: _Waiting | None = None
         self._unproven: _Waiting | None = None
         self._look_at = clock()
-        self._stood: dict[int, tuple[int, float]] = {}
-        self._stall_at = clock() + STALLS_AFTER_S
         self.group = f"{view.name}.v{self._version}"
         self._consumer = log.group_consumer(self.group, f"{self.group}.{settings.slot}", [self._topic], self._assigned, self._revoked)
 
@@ -229,31 +225,6 @@ class Project:
         found = {partition: one.watermark or 0 for partition, one in zip(partitions, fetched, strict=True)}
         self._go_to({partition: mark for partition, mark in found.items() if mark != self._marks[partition]})
         self._look_at = self._clock() + LOOK_EVERY_S
-        self._look_for_a_stall()
-
-    def _look_for_a_stall(self) -> None:
-        """End a worker whose consumer gives nothing though there is something: seen after a broker and a Redis died together.
-
-        Raises:
-            WorkerEnded: a partition stood still for longer than an open transaction can hold it up.
-        """
-        now = self._clock()
-        if now < self._stall_at:
-            return
-        self._stall_at = now + STALLS_AFTER_S / 6
-        try:
-            ends = self._log.high_watermarks([(self._topic, partition) for partition in self._marks])
-        except Unavailable:
-            return
-        # One offset more is the marker of the last transaction, which nobody has to read.
-        behind = {partition: mark for partition, mark in self._marks.items() if ends[self._topic, partition] - mark > 1}
-        self._stood = {
-            partition: self._stood[partition] if self._stood.get(partition, (-1, now))[0] == mark else (mark, now)
-            for partition, mark in behind.items()
-        }
-        for partition, (mark, since) in self._stood.items():
-            if now - since > STALLS_AFTER_S:
-                raise WorkerEnded(f"{self._topic}/{partition} gives nothing after {mark} for {now - since:.0f} s; the consumer stalls")
 
     def _write(self, records: Sequence[Record]) -> bool:
         quarantined: list[_Quarantined] = []
