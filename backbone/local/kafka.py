@@ -67,8 +67,8 @@ SETTINGS: Mapping[str, str] = {
     "share.coordinator.state.topic.replication.factor": "1",
     "share.coordinator.state.topic.min.isr": "1",
     "share.coordinator.state.topic.num.partitions": "1",
-    # not less than the default: at 500 ms a broker that comes back after `kill -9` ends what has timed out before its partitions are
-    # online, calls it aborted, and loses the markers: those partitions then hang for ever (found once in ten such restarts)
+    # not less than the default: a broker that comes back after `kill -9` and ends a transaction before its partitions are online calls it
+    # aborted and loses the markers, and those partitions hang (found in a few of some twenty such restarts; at 10 s rarer than at 500 ms)
     "transaction.abort.timed.out.transaction.cleanup.interval.ms": "10000",
     # after `kill -9` the controller waits for the old broker's session: 9 s by default
     "broker.session.timeout.ms": "3000",

