@@ -78,8 +78,9 @@ def score_of(authorized: int, declined: int) -> int:
     """The risk of a customer, from 0 (harmless) to 100 (hopeless: three refusals or more, and never a success).
 
     Below that it is the share of refusals among all payments, held down by as many silent ones as it takes to be hopeless, so that
-    one refusal of a new customer weighs a quarter and not everything.
+    one refusal of a new customer weighs a quarter and not everything. Counts below nothing, which no view gives, count as nothing.
     """
+    authorized, declined = max(authorized, 0), max(declined, 0)
     if authorized == 0 and declined >= REFUSALS_TO_BE_HOPELESS:
         return HOPELESS
     return HOPELESS * declined // (authorized + declined + REFUSALS_TO_BE_HOPELESS)

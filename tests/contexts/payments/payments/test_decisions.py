@@ -99,6 +99,10 @@ def test_one_success_keeps_a_customer_from_being_hopeless() -> None:
     assert score_of(1, 1_000_000) < 100
 
 
+def test_counts_that_no_view_gives_make_no_impossible_score() -> None:
+    assert [score_of(*counts) for counts in ((-43_932_708, 711), (-3, 0), (0, -1), (-1, -1))] == [100, 0, 0, 0]
+
+
 def test_what_the_provider_grants_is_authorised_for_the_exact_total() -> None:
     assert assessed.when(card_authorized()).then(payment_authorized(total=usd(3467))).status is Status.AUTHORIZED
 
