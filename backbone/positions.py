@@ -21,11 +21,6 @@ def merge(*vectors: Vector) -> dict[Place, int]:
     return merged
 
 
-def covers(reached: Vector, wanted: Vector) -> bool:
-    """Whether everything below `wanted` is below `reached`; a partition `reached` does not name counts as unread."""
-    return all(reached.get(place, 0) >= offset for place, offset in wanted.items())
-
-
 def to_proto(vector: Vector) -> list[Position]:
     """The vector as protobuf, in a stable order."""
     return [Position(topic=topic, partition=partition, next_offset=offset) for (topic, partition), offset in sorted(vector.items())]
