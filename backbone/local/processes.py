@@ -98,7 +98,7 @@ class Process:
         self.identity: Identity | None = None
         self._guard: subprocess.Popen[bytes] | None = None
         self._launcher_end = -1
-        self._ending = threading.Lock()
+        self._turn = threading.RLock()
         self._log_start = 0
 
     @property
@@ -125,12 +125,13 @@ class Process:
         self.record.parent.mkdir(parents=True, exist_ok=True)
         if self.log.exists() and self.log.stat().st_size > LOG_BYTES:
             self.log.replace(self.log.with_suffix(".log.1"))
-        pid = self._start_guard()
-        if not pid:
-            self.wait(10.0)
-            raise StartError(f"{self.name} could not be started: {' '.join(self.tail(3))}", f"see {self.log}")
-        self.identity = Identity.of(pid)
-        self._remember()
+        with self._turn:  # who polls meanwhile would take the end of the old run for that of the new one
+            pid = self._start_guard()
+            if not pid:
+                self.wait(10.0)
+                raise StartError(f"{self.name} could not be started: {' '.join(self.tail(3))}", f"see {self.log}")
+            self.identity = Identity.of(pid)
+            self._remember()
 
     def _start_guard(self) -> int:
         """Returns the pid of the program, or 0 if there is none."""
@@ -161,18 +162,19 @@ class Process:
 
     def poll(self) -> int | None:
         """The exit code, or None while it runs; 128 + n when signal n ended it."""
-        if self._guard is None:
-            return 0
-        code = self._guard.poll()
-        if code is None:
-            return None
-        if self.identity is not None and self.identity.is_running():
-            self.identity.kill()  # its guard was killed: it would outlive us
-            deadline = time.monotonic() + 5.0
-            while self.identity.is_running() and time.monotonic() < deadline:
-                time.sleep(0.01)
-        self._forget()
-        return code if code >= 0 else 128 - code
+        with self._turn:
+            if self._guard is None:
+                return 0
+            code = self._guard.poll()
+            if code is None:
+                return None
+            if self.identity is not None and self.identity.is_running():
+                self.identity.kill()  # its guard was killed: it would outlive us
+                deadline = time.monotonic() + 5.0
+                while self.identity.is_running() and time.monotonic() < deadline:
+                    time.sleep(0.01)
+            self._forget()
+            return code if code >= 0 else 128 - code
 
     def is_running(self) -> bool:
         """Whether it was started and has not ended."""
@@ -250,12 +252,10 @@ class Process:
         self.record.write_text(json.dumps(entries))
 
     def _forget(self) -> None:
-        """Once per run, though a supervisor and its owner may both see the end."""
-        with self._ending:
-            if self._launcher_end >= 0:
-                os.close(self._launcher_end)
-                self._launcher_end = -1
-                self.record.unlink(missing_ok=True)
+        if self._launcher_end >= 0:
+            os.close(self._launcher_end)
+            self._launcher_end = -1
+            self.record.unlink(missing_ok=True)
 
 
 def _answers(url: str) -> bool:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from backbone.local.errors import StartError
-from backbone.local.processes import ProcessSpec, Supervisor, recorded
+from backbone.local.processes import Identity, Process, ProcessSpec, Supervisor, recorded
 from tests.local.waiting import wait_until
 
 SLEEP = "import time; print('up', flush=True); time.sleep(300)"
@@ -59,6 +60,31 @@ def test_a_killed_process_is_back_in_its_slot(supervisor: Supervisor, said: list
     wait_until(lambda: process.is_running() and process.pid != first, 10, "another process in the slot")
     assert supervisor.restarts("payments") == 1
     assert said[0].startswith("payments ended with code 137")
+
+
+def test_who_sees_the_end_of_a_process_while_it_is_started_again_does_not_end_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = Process(python("payments", SLEEP), tmp_path)
+    process.start()
+    starter = threading.Thread(target=process.start)
+    is_running = Identity.is_running
+
+    def start_meanwhile(identity: Identity) -> bool:
+        if threading.current_thread() is threading.main_thread() and starter.ident is None and not is_running(identity):
+            starter.start()
+            starter.join(timeout=1.0)  # as far as it gets before the asker has forgotten the old run
+        return is_running(identity)
+
+    try:
+        process.kill()
+        monkeypatch.setattr(Identity, "is_running", start_meanwhile)
+        wait_until(lambda: process.poll() is not None, 10, "its end is seen")
+        starter.join(timeout=10.0)
+        assert not process.wait(1.0)
+    finally:
+        process.kill()
+        process.wait(10.0)
 
 
 def test_a_process_that_ends_five_times_in_a_minute_is_given_up_and_the_others_go_on(
