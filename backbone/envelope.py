@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -15,14 +16,33 @@ from backbone.moments import moment as moment
 from backbone.ports import Place, Record
 from backbone.v1.meta_pb2 import Meta, Observed, Position
 
-LENGTH_DELIMITED = 2
+VARINT, LENGTH_DELIMITED = 0, 2
 MOST_AFTER = 64
 """Entries of `Meta.after` at most: one conversation touches one partition of each topic on its way, so this is never met in earnest; what
 is furthest back goes first."""
 
-META_TAG = bytes([META_FIELD << 3 | LENGTH_DELIMITED])
-ID_TAG = bytes([Meta.ID_FIELD_NUMBER << 3 | LENGTH_DELIMITED])
-SEQUENCE_TAG = bytes([Meta.SEQUENCE_FIELD_NUMBER << 3])
+
+def _tag(number: int, wire_type: int = LENGTH_DELIMITED) -> bytes:
+    return bytes([number << 3 | wire_type])
+
+
+META_TAG = _tag(META_FIELD)
+ID_TAG = _tag(Meta.ID_FIELD_NUMBER)
+CORRELATION_TAG = _tag(Meta.CORRELATION_ID_FIELD_NUMBER)
+CAUSATION_TAG = _tag(Meta.CAUSATION_ID_FIELD_NUMBER)
+SEQUENCE_TAG = _tag(Meta.SEQUENCE_FIELD_NUMBER, VARINT)
+OCCURRED_TAG = _tag(Meta.OCCURRED_AT_FIELD_NUMBER)
+WRITER_TAG = _tag(Meta.WRITER_FIELD_NUMBER)
+BUILD_TAG = _tag(Meta.BUILD_FIELD_NUMBER)
+TRACE_TAG = _tag(Meta.TRACEPARENT_FIELD_NUMBER)
+AFTER_TAG = _tag(Meta.AFTER_FIELD_NUMBER)
+OBSERVED_TAG = _tag(Meta.OBSERVED_FIELD_NUMBER)
+TOPIC_TAG = _tag(Position.TOPIC_FIELD_NUMBER)
+PARTITION_TAG = _tag(Position.PARTITION_FIELD_NUMBER, VARINT)
+NEXT_TAG = _tag(Position.NEXT_OFFSET_FIELD_NUMBER, VARINT)
+SECONDS_TAG = _tag(Timestamp.SECONDS_FIELD_NUMBER, VARINT)
+NANOS_TAG = _tag(Timestamp.NANOS_FIELD_NUMBER, VARINT)
+ONE_BYTE = tuple(bytes([number]) for number in range(0x80))
 
 
 class Undecodable(Exception):
@@ -35,6 +55,8 @@ class UnknownEvent(Exception):
 
 def varint(number: int) -> bytes:
     """A non-negative number as protobuf writes it."""
+    if number < 0x80:
+        return ONE_BYTE[number]
     out = bytearray()
     while number > 0x7F:
         out.append(number & 0x7F | 0x80)
@@ -156,8 +178,7 @@ def encode(number: int, event: bytes, meta: bytes) -> bytes:
     return b"".join((field(number, event), META_TAG, varint(len(meta)), meta))
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
+class Said(NamedTuple):
     """What all that is said because of one record has in common."""
 
     prefix: str
@@ -165,9 +186,7 @@ class Said:
 
     def meta(self, index: int, sequence: int) -> bytes:
         """The bytes of the meta of the index-th thing said."""
-        identity = f"{self.prefix}:{index}".encode()
-        head = ID_TAG + varint(len(identity)) + identity
-        return head + (SEQUENCE_TAG + varint(sequence) if sequence else b"") + self.tail
+        return _text(ID_TAG, f"{self.prefix}:{index}") + _number(SEQUENCE_TAG, sequence) + self.tail
 
     def id(self, index: int) -> str:
         """The identity of the index-th thing said."""
@@ -193,25 +212,54 @@ def because_of(
         occurred_at: when it happened outside; the record's append time if not given.
         observed: what was looked up.
     """
-    tail = Meta(
-        correlation_id=meta.correlation_id,
-        causation_id=meta.id,
-        occurred_at=occurred_at or timestamp(record.timestamp_ms),
-        writer=writer,
-        build=build,
-        traceparent=meta.traceparent,
-        after=_after(meta, record),
-        observed=list(observed),
-    )
-    return Said(f"{writer}:{topic_id}:{record.partition}:{record.offset}", tail.SerializeToString(deterministic=True))
+    # Field by field in the order of their numbers, as protobuf writes them; building a Meta instead takes three times as long.
+    tail = b"".join((
+        _text(CORRELATION_TAG, meta.correlation_id),
+        _text(CAUSATION_TAG, meta.id),
+        OCCURRED_TAG,
+        _sized(occurred_at.SerializeToString() if occurred_at is not None else _moment(record.timestamp_ms)),
+        _signature(writer, build),
+        _text(TRACE_TAG, meta.traceparent),
+        *_after(meta, record),
+        *(OBSERVED_TAG + _sized(one.SerializeToString()) for one in observed),
+    ))  # fmt: skip
+    return Said(f"{writer}:{topic_id}:{record.partition}:{record.offset}", tail)
 
 
-def _after(meta: Meta, record: Record) -> list[Position]:
+def _sized(raw: bytes) -> bytes:
+    size = len(raw)
+    return (ONE_BYTE[size] if size < 0x80 else varint(size)) + raw
+
+
+def _text(tag: bytes, text: str) -> bytes:
+    return tag + _sized(text.encode()) if text else b""
+
+
+def _number(tag: bytes, number: int) -> bytes:
+    return tag + varint(number) if number else b""
+
+
+@lru_cache(maxsize=1024)
+def _moment(ms: int) -> bytes:
+    return _number(SECONDS_TAG, ms // 1000) + _number(NANOS_TAG, ms % 1000 * 1_000_000)
+
+
+@lru_cache(maxsize=64)
+def _signature(writer: str, build: str) -> bytes:
+    return _text(WRITER_TAG, writer) + _text(BUILD_TAG, build)
+
+
+@lru_cache(maxsize=4096)
+def _place(topic: str, partition: int) -> bytes:
+    return _text(TOPIC_TAG, topic) + _number(PARTITION_TAG, partition)
+
+
+def _after(meta: Meta, record: Record) -> Iterator[bytes]:
     """What comes because of a record comes after it, and after all that the record came after."""
-    if len(meta.after) >= MOST_AFTER:
-        del meta.after[: len(meta.after) - MOST_AFTER + 1]
-    own = Position(topic=record.topic, partition=record.partition, next_offset=record.offset + 1)
-    return [*(one for one in meta.after if (one.topic, one.partition) != (own.topic, own.partition)), own]
+    for one in meta.after[-(MOST_AFTER - 1) :]:
+        if one.topic != record.topic or one.partition != record.partition:
+            yield AFTER_TAG + _sized(one.SerializeToString())
+    yield AFTER_TAG + _sized(_place(record.topic, record.partition) + _number(NEXT_TAG, record.offset + 1))
 
 
 def root_meta(
