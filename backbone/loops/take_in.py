@@ -271,12 +271,12 @@ class Poll:
         cursor_after = pairs[-1][0]
         producer.produce(self._cursor_place[0], CURSOR_KEY, Cursor(cursor=cursor_after).SerializeToString(), CURSOR_PARTITION)
         producer.commit()
-        self._cursor = cursor_after
         self._raised += len(records)
         for quarantined in aside:
             self._quarantined += 1
             self._last_quarantined = quarantined.detail
             log_.error("set aside", service=self._service.name, reason=quarantined.detail)
+        self._cursor = cursor_after  # last: who sees it in /status sees what was counted below it
         if producer.suspect is not None:
             log_.warning("commit is suspect, producer is renewed", service=self._service.name, reason=producer.suspect)
             producer.renew()
