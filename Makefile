@@ -2,6 +2,7 @@
 PYTHON ?= python3
 SKU ?=
 QTY ?= 1
+WORKERS ?=
 ARGS ?=
 SEEDS ?= 200
 FIRST ?= 1
@@ -24,6 +25,7 @@ Services on a backbone of events: the runtime `backbone` and a shop built on it.
   make outage  payments is stopped: orders wait; for too long: they are rejected; nothing else is restarted
   make plug-in a service is generated and joins the running shop: it reads the whole history, nobody else notices
   make up      the whole platform on a log that stays; Ctrl-C stops it
+               (WORKERS=3 runs three processes of each context, WORKERS="1 payments=3" of payments alone)
   make order   one order to a platform that is up: make order SKU=... QTY=2
   make test    every test (ARGS='-k words' for some of them)
   make simulate  the whole shop in one thread, and what goes wrong drawn from seeds: SEEDS=1000 FIRST=1
@@ -98,7 +100,7 @@ plug-in: kafka
 	@$(RUN) -m demo.plug_in $(ARGS)
 
 up: kafka
-	@$(V)/backbone up $(ARGS)
+	@$(V)/backbone up $(foreach one,$(WORKERS),--workers $(one)) $(ARGS)
 
 order: protos
 	@test -n "$(SKU)" || { echo "order: which article? make order SKU=... QTY=2" >&2; exit 2; }

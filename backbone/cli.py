@@ -84,8 +84,11 @@ def run(checkout: Checkout, context: str, services: Sequence[str]) -> None:
 
 
 @main.command()
+@click.option(
+    "--workers", multiple=True, metavar="N|CONTEXT=N", help="Processes per context, or of one context; may be given several times."
+)
 @click.pass_obj
-def up(checkout: Checkout) -> None:
+def up(checkout: Checkout, workers: Sequence[str]) -> None:
     """Run the whole platform on this machine until Ctrl-C; its log stays for the next run.
 
     Kafka and Redis run embedded, unless KAFKA_BOOTSTRAP_SERVERS or <CONTEXT>_REDIS_URL name existing ones.
@@ -93,7 +96,35 @@ def up(checkout: Checkout) -> None:
     platform = checkout.platform()
     from backbone.local import platform as local
 
-    sys.exit(local.up(checkout.folder, platform, files=checkout.files()))
+    sys.exit(local.up(checkout.folder, platform, files=checkout.files(), wanted=workers))
+
+
+@main.command()
+@click.argument("context")
+@click.argument("workers", type=click.IntRange(min=1))
+@click.pass_obj
+def scale(checkout: Checkout, context: str, workers: int) -> None:
+    """Let CONTEXT of the running stack have so many WORKERS, processes that share its partitions; waits until it is so."""
+    _wish(checkout, {"context": context, "workers": workers})
+    click.echo(f"{context} has {workers} {'worker' if workers == 1 else 'workers'}")
+
+
+@main.command()
+@click.argument("context")
+@click.pass_obj
+def restart(checkout: Checkout, context: str) -> None:
+    """Start the workers of CONTEXT of the running stack anew, one after the other; waits until all are ready again."""
+    _wish(checkout, {"context": context})
+    click.echo(f"{context} was started anew")
+
+
+def _wish(checkout: Checkout, wanted: dict[str, object]) -> None:
+    from backbone.errors import SettingsError
+    from backbone.local import slots
+
+    if checkout.launcher is None:
+        raise SettingsError(f"no stack runs in {checkout.folder}: start it with `backbone up`")
+    slots.wish(checkout.folder, wanted)
 
 
 @main.command()

@@ -37,6 +37,9 @@ ANSWER_S = 2.0
 SPARE_S = 0.05
 """What is left of a caller's deadline when we say why there is no answer, in seconds."""
 
+SHARED = {"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": ""}}
+"""Questions go in turn to all replicas whose health says that they serve."""
+
 STOP_S = 2.0
 LOOK_EVERY_S = 0.1
 AT_ONCE = 1000
@@ -215,7 +218,7 @@ async def connect_sibling(settings: Settings, stub: Callable[[Any], Stub]) -> As
     channel = grpc.aio.insecure_channel(
         settings.views_target,
         options=[
-            ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
+            ("grpc.service_config", json.dumps(SHARED)),
             # A server that restarts is found again within a second, not within gRPC's two minutes.
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 1000),

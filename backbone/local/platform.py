@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backbone.contract import resolve_context
-from backbone.declare import Context, Outside, Platform
+from backbone.declare import Outside, Platform
 from backbone.local.processes import Announce, ProcessSpec
+from backbone.local.slots import WISH, Slots, grant, process_name, workers
 from backbone.local.stack import Stack
 from backbone.operations import topics
 from backbone.settings import Settings
@@ -25,17 +26,34 @@ class RunningPlatform:
 
     Attributes:
         stack: its processes; `stack.supervisor` stops, kills and resumes them by name.
-        grpc: address of the gateway's gRPC server, host:port.
-        http: address of the gateway's HTTP server.
         outside: address or path of everything outside, by name.
-        health: address of the HTTP port of each process, by name.
+        health: address of the HTTP port of each process that should run, by name.
+        slots: how many processes of each context run; `slots.scale` and `slots.roll` change that.
+        gateway: name of the gateway's context; empty if there is none.
     """
 
     stack: Stack
-    grpc: str
-    http: str
     outside: Mapping[str, str]
     health: Mapping[str, str]
+    slots: Slots
+    gateway: str
+
+    @property
+    def grpc(self) -> str:
+        """Address of the gRPC server of the gateway's first process, host:port."""
+        return self.door()
+
+    @property
+    def http(self) -> str:
+        """Address of the HTTP server of the gateway's first process."""
+        return self.door(kind="http")
+
+    def door(self, slot: int = 0, kind: str = "grpc") -> str:
+        """Address of a server ("grpc" or "http") of one of the gateway's processes; empty if there is no gateway."""
+        if not self.gateway:
+            return ""
+        address = f"{HOST}:{self.stack.port(f'{process_name(self.gateway, (), slot)}.{kind}')}"
+        return address if kind == "grpc" else f"http://{address}"
 
 
 @contextmanager
@@ -48,6 +66,7 @@ def running(
     environment: Mapping[str, str] | None = None,
     files: Mapping[str, Path] | None = None,
     split: Mapping[str, Sequence[Sequence[str]]] | None = None,
+    slots: Mapping[str, int] | None = None,
     announce: Announce = print,
 ) -> Iterator[RunningPlatform]:
     """Run a platform until the block is left.
@@ -59,6 +78,7 @@ def running(
         environment: variables for every process, on top of what the stack gives.
         files: where each outside file comes from, by name; copied into the folder if it is not there yet.
         split: services by process, by context; a context that is not named runs in one process.
+        slots: how many of each of these processes run, by context; one if it is not named.
         announce: takes each line for the person in front of the terminal.
 
     Raises:
@@ -71,44 +91,47 @@ def running(
         announce(f"topics: {topics.apply(platform, Settings.read(stack.environment(platform.contexts[0].name)))}")
         outside, servers = _outside(stack, platform.outside, files or {})
         given = {f"OUTSIDE_{name.upper()}": address for name, address in outside.items()} | dict(environment or {})
-        health: dict[str, str] = {}
-        specs: list[ProcessSpec] = []
-        for context in platform.contexts:
-            groups = (split or {}).get(context.name) or [[]]
-            answering = {service.service.name for service in resolved[context.name] if service.rpcs or service.service.api}
-            for services in groups:
-                name = ".".join([context.name, *services]) if services else context.name
-                answers = not services or bool(answering & set(services))
-                spec = _process(stack, context, name, services, given, answers=answers)
-                health[name] = f"http://{HOST}:{spec.environment['BACKBONE_HEALTH_PORT']}"
-                specs.append(spec)
+        answering = {
+            name: {service.service.name for service in services if service.rpcs or service.service.api}
+            for name, services in resolved.items()
+        }
+
+        def make(context: str, services: Sequence[str], slot: int) -> ProcessSpec:
+            return _process(stack, context, services, slot, given, answers=not services or bool(answering[context] & set(services)))
+
+        held = Slots(stack, {context.name: (split or {}).get(context.name) or [[]] for context in platform.contexts}, make)
+        counts = dict.fromkeys(resolved, 1) | dict(slots or {})
+        specs = held.specs(counts)
         stack.run([*servers, *specs])
-        gateway = platform.gateway.name if platform.gateway else ""
+        held.started(counts, specs)
         yield RunningPlatform(
             stack=stack,
-            grpc=f"{HOST}:{stack.port(f'{gateway}.grpc')}" if gateway else "",
-            http=f"http://{HOST}:{stack.port(f'{gateway}.http')}" if gateway else "",
             outside=outside,
-            health=health,
+            health=held.health,
+            slots=held,
+            gateway=platform.gateway.name if platform.gateway else "",
         )
 
 
-def _process(stack: Stack, context: Context, name: str, services: Sequence[str], given: Mapping[str, str], *, answers: bool) -> ProcessSpec:
-    grpc = stack.port(f"{context.name}.grpc")
+def _process(stack: Stack, context: str, services: Sequence[str], slot: int, given: Mapping[str, str], *, answers: bool) -> ProcessSpec:
+    name = process_name(context, services, slot)
     health = stack.port(f"{name}.health")
     chosen = [argument for service in services for argument in ("--service", service)]
+    # Whoever asks a sibling knows the port of every slot there may be; those where nobody answers are passed over.
+    views = [stack.port(f"{process_name(context, (), number)}.grpc") for number in range(stack.state.partitions)]
     environment = {
-        **stack.environment(context.name),
+        **stack.environment(context),
+        "BACKBONE_SLOT": str(slot),
         "BACKBONE_HEALTH_PORT": str(health),
-        "GRPC_PORT": str(grpc) if answers else "0",
-        "HTTP_PORT": str(stack.port(f"{context.name}.http")) if answers else "0",
-        "VIEWS_TARGET": f"{HOST}:{grpc}",
+        "GRPC_PORT": str(views[slot]) if answers else "0",
+        "HTTP_PORT": str(stack.port(f"{process_name(context, (), slot)}.http")) if answers else "0",
+        "VIEWS_TARGET": "ipv4:" + ",".join(f"{HOST}:{port}" for port in views),
         "ORDER_ID_KEY_FILE": str(stack.folder / "order-id.key"),
         **given,
     }
     return ProcessSpec(
         name=name,
-        argv=(sys.executable, "-m", "backbone", "run", context.name, *chosen),
+        argv=(sys.executable, "-m", "backbone", "run", context, *chosen),
         environment=environment,
         ready=f"http://{HOST}:{health}/readyz",
     )
@@ -138,9 +161,24 @@ def _outside(stack: Stack, outside: Sequence[Outside], files: Mapping[str, Path]
     return addresses, servers
 
 
-def up(folder: Path, platform: Platform, *, files: Mapping[str, Path] | None = None, announce: Announce = print) -> int:
-    """Run a platform until Ctrl-C; returns the exit code."""
-    with running(folder, platform, files=files, announce=announce) as here:
-        announce(f"gateway: gRPC {here.grpc}, HTTP {here.http}; logs in {folder / 'logs'}; Ctrl-C stops it")
-        here.stack.until_interrupted()
+def up(
+    folder: Path,
+    platform: Platform,
+    *,
+    files: Mapping[str, Path] | None = None,
+    wanted: Sequence[str] = (),
+    announce: Announce = print,
+) -> int:
+    """Run a platform until Ctrl-C, and do meanwhile what `backbone scale` and `backbone restart` ask for; returns the exit code.
+
+    Args:
+        wanted: how many workers: a number for all contexts, or <context>=<number>.
+    """
+    counts = workers(wanted, [context.name for context in platform.contexts])
+    with running(folder, platform, files=files, slots=counts, announce=announce) as here:
+        for slot in range(here.slots.count(platform.gateway.name) if platform.gateway else 0):
+            announce(f"gateway{f' {slot}' if slot else ''}: gRPC {here.door(slot)}, HTTP {here.door(slot, 'http')}")
+        announce(f"logs in {folder / 'logs'}; Ctrl-C stops it")
+        (folder / WISH).unlink(missing_ok=True)  # of a launcher that is gone
+        here.stack.until_interrupted(meanwhile=lambda: grant(here.stack.folder, here.slots, announce))
     return 0

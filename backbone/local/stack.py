@@ -22,6 +22,7 @@ from backbone.local.state import StackState, read_state, write_state
 from backbone.local.valkey import Valkey, is_answering
 
 KAFKA_VARIABLE = "KAFKA_BOOTSTRAP_SERVERS"
+MEANWHILE_S = 0.3
 EXISTING_S = 10.0
 """Seconds an existing server has to answer before the stack refuses to start."""
 
@@ -151,11 +152,16 @@ class Stack:
         for stage, outside in ((1, True), (0, False)):
             self._start(stage, [spec for spec in specs if spec.outside is outside])
 
-    def until_interrupted(self, up: str = "everything is up; Ctrl-C stops it") -> None:
-        """Announces `up` and returns at the first Ctrl-C, SIGTERM or hang-up."""
+    def expect(self, names: Sequence[str]) -> None:
+        """Writes down which processes of contexts should run, for commands beside this launcher."""
+        self._remember(replace(self.state, processes=tuple(names)))
+
+    def until_interrupted(self, up: str = "everything is up; Ctrl-C stops it", meanwhile: Callable[[], object] = lambda: None) -> None:
+        """Announces `up` and returns at the first Ctrl-C, SIGTERM or hang-up; `meanwhile` is called a few times a second."""
         try:
             self._announce(up)
-            threading.Event().wait()
+            while not threading.Event().wait(MEANWHILE_S):
+                meanwhile()
         except KeyboardInterrupt:
             self._announce("stopping; interrupt again to kill everything at once")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -22,6 +22,7 @@ class StackState:
     kafka: bootstrap address of the last run.
     redis: address per context of the last run.
     ports: every port promised to a name, kept between runs where it stays free.
+    processes: those of contexts that should run.
     """
 
     partitions: int
@@ -29,6 +30,7 @@ class StackState:
     kafka: str = ""
     redis: Mapping[str, str] = field(default_factory=dict)
     ports: Mapping[str, int] = field(default_factory=dict)
+    processes: Sequence[str] = ()
 
     def environment(self, context: str) -> dict[str, str]:
         """The variables by which the processes of a context find their servers.

@@ -173,7 +173,7 @@ def stack(checkout: Checkout) -> Iterator[Finding]:
     state, launcher = checkout.stack(), checkout.launcher
     left = recorded(checkout.folder)
     if launcher is not None:
-        gone = sorted(c.name for c in checkout.platform().contexts if not any(f"{name}.".startswith(f"{c.name}.") for name in left))
+        gone = sorted(set(state.processes if state is not None else ()) - left.keys())
         if gone:
             remedy = (
                 f"see why in {checkout.folder / 'logs'}; it is started again five times a minute, then given up: start `backbone up` anew"

@@ -14,7 +14,6 @@ from typing import Any
 
 from backbone.adapters.kafka import KafkaLog
 from backbone.contract import resolve_context
-from backbone.declare import Platform
 from backbone.local.processes import recorded
 from backbone.operations.checkout import Checkout
 from backbone.operations.decoding import Decoder
@@ -112,7 +111,7 @@ def look(checkout: Checkout, progress: Progress | None = None) -> Status:
     log = KafkaLog(settings)
     try:
         kept = read_kept(log, services, Decoder.of(platform), settings, progress)
-        answers = _answers(checkout, platform)
+        answers = _answers(checkout)
         return Status(
             at=datetime.now(UTC),
             kafka=settings.kafka,
@@ -137,16 +136,15 @@ class _Answer:
     said: dict[str, Any] | None
 
 
-def _answers(checkout: Checkout, platform: Platform) -> dict[str, _Answer]:
+def _answers(checkout: Checkout) -> dict[str, _Answer]:
     """What every process that should run says of itself, by its name."""
     state = checkout.stack()
     if state is None or checkout.launcher is None:
         return {}
     running = recorded(checkout.folder)
-    contexts = {context.name for context in platform.contexts}
     ours = [name.removesuffix(".health") for name in state.ports if name.endswith(".health")]
-    # A context that ran in one process in an earlier run, and in several now, has kept the old name's port.
-    shown = [name for name in ours if name in running or (name in contexts and not any(one.startswith(f"{name}.") for one in running))]
+    # Processes of earlier runs, and of workers that were taken away, have kept their ports.
+    shown = [name for name in ours if name in running or name in state.processes]
     addresses = {name: f"http://127.0.0.1:{state.ports[f'{name}.health']}" for name in shown}
     with ThreadPoolExecutor(max(len(addresses), 1)) as pool:
         said = pool.map(_told, addresses.values())

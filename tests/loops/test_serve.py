@@ -20,6 +20,7 @@ from backbone.adapters.memory import MemoryLog
 from backbone.adapters.memory_rows import AsyncMemoryRows, MemoryRows
 from backbone.because import Because, because
 from backbone.errors import DataLoss, SettingsError, Unavailable
+from backbone.local.ports import free_port
 from backbone.loops.project import Project
 from backbone.loops.serve import Views
 from backbone.partitioner import partition_of
@@ -144,18 +145,36 @@ async def _is(settings: Settings, status: int) -> bool:
 async def test_not_serving_until_the_view_has_caught_up_with_what_was_there_at_the_start(
     here: Shown, rows: MemoryRows, project: Project
 ) -> None:
-    """Until then a question waits, and is refused with what is missing; absence is never told."""
+    """Until then siblings ask elsewhere; who asks all the same is refused with what is missing. Absence is never told."""
     here.tell(*customers(5))
     async with serving(here, views_of(here, rows)) as settings:
         assert await health(settings) == NOT_SERVING
         assert await health(settings, "") == NOT_SERVING
-        said = await refusal(settings, "customer-1", within_s=0.5)
-        assert said.startswith("UNAVAILABLE: ")
+        assert (await refusal(settings, "customer-1", within_s=0.5)).startswith("UNAVAILABLE: ")
+        async with grpc.aio.insecure_channel(settings.views_target) as channel:
+            question = GetCustomerHistoryRequest(customer_id="customer-1")
+            with pytest.raises(grpc.aio.AioRpcError) as raised:
+                await RiskViewServiceStub(channel).GetCustomerHistory(question, timeout=0.5)
+        said = str(raised.value.details())
         assert "up to 0, it must reach" in said or "the log has not told yet" in said
         here.fold(project, rows)
         await until(lambda: _is(settings, SERVING), "serving")
         assert await health(settings, "") == SERVING
         assert (await ask(settings, "customer-1")).authorized == 1
+
+
+async def test_questions_go_to_the_replicas_that_serve_and_to_no_other(here: Shown, rows: MemoryRows, project: Project) -> None:
+    """Of three addresses one has nobody, one has not caught up: the third answers everything."""
+    here.tell(payment_authorized("o-1", "a"))
+    here.fold(project, rows)
+    async with serving(here, views_of(here, MemoryRows())) as behind, serving(here, views_of(here, rows)) as knows:
+        await until(lambda: _is(knows, SERVING), "serving")
+        addresses = (f"127.0.0.1:{free_port()}", behind.views_target, knows.views_target)
+        settings = Settings.read({"VIEWS_TARGET": f"ipv4:{','.join(addresses)}"})
+        async with asking(settings) as stub:
+            for _ in range(20):
+                answer = await stub.GetCustomerHistory(GetCustomerHistoryRequest(customer_id="a"), timeout=5, wait_for_ready=True)
+                assert answer.row.authorized == 1
 
 
 async def test_a_question_waits_for_the_position_it_demands(here: Shown, rows: MemoryRows, project: Project) -> None:

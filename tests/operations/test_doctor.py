@@ -78,15 +78,16 @@ def test_a_port_that_another_program_took_is_a_notice(tmp_path: Path) -> None:
     assert f"{port} (kafka)" in finding.found
 
 
-def test_a_context_that_does_not_run_beside_the_others_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_does_not_run_beside_the_others_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lock = try_lock(tmp_path / "lock")
     assert lock is not None
-    running: dict[str, list[object]] = {"kafka": [], "ordering": [], "payments.risk": [], "gateway": []}
+    write_state(tmp_path, StackState(4, processes=("ordering", "payments.risk", "fulfilment", "fulfilment.1")))
+    running: dict[str, list[object]] = {"kafka": [], "ordering": [], "payments.risk": [], "fulfilment": []}
     monkeypatch.setattr(doctor, "recorded", lambda _: running)
     try:
         finding = only(list(doctor.stack(checkout(tmp_path))))
-        assert (finding.verdict, "fulfilment does not run" in finding.found) == (Verdict.WRONG, True)
-        running["fulfilment"] = []
+        assert (finding.verdict, finding.found.startswith("fulfilment.1 does not run")) == (Verdict.WRONG, True)
+        running["fulfilment.1"] = []
         assert only(list(doctor.stack(checkout(tmp_path)))).verdict is not Verdict.WRONG
     finally:
         lock.release()
