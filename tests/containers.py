@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,9 +15,16 @@ from backbone.local.kafka import SETTINGS, VERSION, answering_cluster, new_clust
 from backbone.local.ports import free_port
 from backbone.local.valkey import is_answering
 
+if TYPE_CHECKING:
+    from testcontainers.core.container import DockerContainer
+
 KAFKA_IMAGE = f"apache/kafka:{VERSION}"
 VALKEY_IMAGE = "valkey/valkey:9.1"
-READY_S = 120.0
+READY_S = 60.0
+"""Time to answer once its image is there, in seconds; a test of ours is ended at twice that, which would not say what the server said."""
+
+LOOK_S = 1.0
+LAST_WORDS = 2_000
 
 
 @cache
@@ -40,6 +49,21 @@ def require_docker() -> None:
         pytest.skip(f"containers: {problem}; the same tests ran on the embedded servers")
 
 
+def await_answer(container: DockerContainer, answers: Callable[[], bool]) -> None:
+    """Wait until the server in a started container answers; fail with its last words if it ends before, or does not in time."""
+    wrapped = container.get_wrapped_container()
+    deadline = time.monotonic() + READY_S
+    while not answers():
+        wrapped.reload()
+        problem = "" if wrapped.status in ("created", "running") else f"is {wrapped.status}"
+        if time.monotonic() > deadline:
+            problem = f"did not answer within {READY_S:.0f} s"
+        if problem:
+            last = b"".join(container.get_logs())[-LAST_WORDS:].decode(errors="replace").strip()
+            pytest.fail(f"{container.image} {problem}; it said: {last or 'nothing'}", pytrace=False)
+        time.sleep(0.05)
+
+
 @contextmanager
 def kafka_in_container() -> Iterator[tuple[str, str]]:
     """A broker with our settings; yields its bootstrap address and cluster id."""
@@ -53,18 +77,18 @@ def kafka_in_container() -> Iterator[tuple[str, str]]:
         "process.roles": "broker,controller",
         "node.id": "1",
         "controller.quorum.voters": "1@localhost:9093",
-        "listeners": "CLIENT://0.0.0.0:9092,CONTROLLER://0.0.0.0:9093",
-        "advertised.listeners": f"CLIENT://{bootstrap}",
-        "listener.security.protocol.map": "CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT",
-        "inter.broker.listener.name": "CLIENT",
+        "listeners": "CLIENT://0.0.0.0:9092,CONTROLLER://localhost:9093,ITSELF://localhost:9094",
+        # The end of a transaction is marked through a connection of the broker to itself, and our port does not exist in the container.
+        "advertised.listeners": f"CLIENT://{bootstrap},ITSELF://localhost:9094",
+        "listener.security.protocol.map": "CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT,ITSELF:PLAINTEXT",
+        "inter.broker.listener.name": "ITSELF",
         "controller.listener.names": "CONTROLLER",
         "log.dirs": "/tmp/kafka",
     }
     for name, value in settings.items():
         container.with_env(f"KAFKA_{name.upper().replace('.', '_')}", value)
     with container.with_env("CLUSTER_ID", cluster_id):
-        found = answering_cluster(bootstrap, within=READY_S)
-        assert found == cluster_id, f"{KAFKA_IMAGE} did not answer within {READY_S:.0f} s"
+        await_answer(container, lambda: answering_cluster(bootstrap, within=LOOK_S) == cluster_id)
         yield bootstrap, cluster_id
 
 
@@ -75,8 +99,8 @@ def valkey_in_container() -> Iterator[str]:
 
     port = free_port()
     container = DockerContainer(VALKEY_IMAGE).with_bind_ports(6379, port)
-    container.with_command("valkey-server --appendonly yes --maxmemory-policy noeviction")
+    container.with_command("valkey-server --protected-mode no --appendonly yes --maxmemory-policy noeviction")
     url = f"redis://{container.get_container_host_ip()}:{port}/0"
     with container:
-        assert is_answering(url, within=READY_S), f"{VALKEY_IMAGE} did not answer within {READY_S:.0f} s"
+        await_answer(container, lambda: is_answering(url, within=LOOK_S))
         yield url
