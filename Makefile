@@ -3,6 +3,7 @@ PYTHON ?= python3
 SKU ?=
 QTY ?= 1
 WORKERS ?=
+ROUNDS ?= 10
 ARGS ?=
 SEEDS ?= 200
 FIRST ?= 1
@@ -10,7 +11,7 @@ FIRST ?= 1
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .SUFFIXES:
-.PHONY: help setup protos kafka check contracts catalogue asyncapi-parser format test simulate bench demo outage plug-in up order clean lock
+.PHONY: help setup protos kafka check contracts catalogue asyncapi-parser format test simulate bench scaling demo outage plug-in up order clean lock
 
 V := .venv/bin
 RUN := $(V)/python
@@ -29,8 +30,10 @@ Services on a backbone of events: the runtime `backbone` and a shop built on it.
   make order   one order to a platform that is up: make order SKU=... QTY=2
   make test    every test (ARGS='-k words' for some of them)
   make simulate  the whole shop in one thread, and what goes wrong drawn from seeds: SEEDS=1000 FIRST=1
+  make scaling  workers come, go, die and start anew under a stream of orders: ROUNDS=10
   make contracts  what the contracts promise, against every release
-  make catalogue  docs/generated/: pages of every event, topic and service, made from contracts and tables
+  make catalogue  docs/generated/: pages of every event, topic and service, made from contracts and tables; what they read of
+               one another, by evidence, into protos/expectations/
                (make asyncapi-parser fetches the official parser for the test of its AsyncAPI document; needs npm)
   make check   ruff, mypy, basedpyright, import rules, contracts; `make format` mends what it can
   make bench   benchmarks: ratios measured side by side
@@ -70,6 +73,7 @@ contracts: protos
 	@$(V)/backbone contracts check $(if $(AGAINST),--against "$(AGAINST)")
 
 catalogue: protos
+	@$(V)/backbone contracts expect --into protos/expectations/shop.json
 	@$(V)/backbone contracts catalogue
 
 # The official parser of AsyncAPI, for the one test that wants it; needs npm and a network once.
@@ -86,6 +90,9 @@ test: kafka contracts
 
 simulate: protos
 	@$(RUN) -m tests.simulation --seeds $(SEEDS) --first $(FIRST) $(ARGS)
+
+scaling: kafka
+	@ROUNDS=$(ROUNDS) $(RUN) -m pytest tests/e2e/test_scaling.py --timeout 3600 $(ARGS)
 
 bench: kafka
 	@$(RUN) -m benchmarks $(ARGS)
@@ -113,6 +120,6 @@ lock: setup
 	@$(PYTHON) -m venv .venv/lock
 	@.venv/lock/bin/pip install --quiet uv
 	@$(COMPILE) requirements.in --output-file requirements.lock
-	@for part in run build; do \
+	@for part in run build servers; do \
 		$(COMPILE) --constraints requirements.lock deploy/requirements/$$part.in --output-file deploy/requirements/$$part.lock || exit 1; \
 	done

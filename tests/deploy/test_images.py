@@ -124,7 +124,9 @@ def test_only_what_images_are_made_of_is_sent_to_a_build() -> None:
     assert {name for name in files if name.startswith("deploy/")} == {
         "deploy/requirements/build.lock",
         "deploy/requirements/run.lock",
+        "deploy/requirements/servers.lock",
         "deploy/sbom.py",
+        "deploy/servers/start-kafka",
     }
     assert not [name for name in files if name.endswith(".pyc") or name.startswith(("backbone/v1/", "deploy/k8s"))]
     assert "requirements.lock" not in files
