@@ -6,9 +6,10 @@ from google.protobuf.message import DecodeError, Message
 
 from backbone.declare import Row
 from backbone.errors import DataLoss
+from backbone.stored import row_bytes
 
 MARK = b"\0"
-"""What a damaged row starts with. No Protobuf message does: a field number 0 does not exist."""
+"""What a damaged row starts with. No Protobuf message does: a field number 0 does not exist. Nor does `stored.FORM`."""
 
 
 def mark(why: str) -> bytes:
@@ -35,7 +36,7 @@ def row_of(row: type[Row], view: str, key: str, raw: bytes) -> Row:
         why = raw[len(MARK) :].decode(errors="replace")
         raise DataLoss(f"row {key!r} of {view} is damaged: {why}. Mend the view's function and raise the view's version")
     try:
-        return row.FromString(raw)
+        return row.FromString(row_bytes(raw))
     except DecodeError as error:
         raise DataLoss(f"what lies in the place of row {key!r} of {view} is no row: {error}. Raise the view's version") from error
 

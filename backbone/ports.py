@@ -6,7 +6,7 @@ told, and raise `Unavailable` (nothing was done), `Unconfirmed` (unknown) or `Wo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
@@ -211,12 +211,14 @@ class Change:
         until: watermark afterwards.
         rows: new row by key; None deletes.
         indexed: (index, group, row key) -> score, or None to take the entry out.
+        upstream: topics, among others, that what was folded came after.
     """
 
     since: int
     until: int
     rows: dict[str, bytes | None] = field(default_factory=dict)
     indexed: dict[tuple[str, str, str], float | None] = field(default_factory=dict)
+    upstream: set[str] = field(default_factory=set)
 
 
 class Rows(Protocol):
@@ -244,4 +246,8 @@ class AsyncRows(Protocol):
 
     async def newest(self, fragments: Sequence[Fragment], index: str, group: str, limit: int) -> Sequence[str]:
         """Keys of one group of an index over the given fragments, highest score first, at most `limit`."""
+        ...
+
+    async def upstream(self, fragments: Sequence[Fragment]) -> Set[str]:
+        """Topics that anything folded into the given fragments came after."""
         ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 
 from backbone.ports import Change, Fetched, Fragment
@@ -14,6 +14,7 @@ class _Held:
     watermark: int | None = None
     rows: dict[str, bytes] = field(default_factory=dict)
     indexes: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict)
+    upstream: set[str] = field(default_factory=set)
 
 
 class MemoryRows:
@@ -55,6 +56,7 @@ class MemoryRows:
                     entries.pop(key, None)
                 else:
                     entries[key] = float(score)
+            held.upstream |= change.upstream
             held.watermark = change.until
             return None
 
@@ -68,6 +70,11 @@ class MemoryRows:
                 for key, score in self._fragments[fragment].indexes.get((index, group), {}).items()
             ]
         return [key.decode() for _, key in sorted(entries, reverse=True)[: max(limit, 0)]]
+
+    def upstream(self, fragments: Sequence[Fragment]) -> Set[str]:
+        """Topics that anything folded into the given fragments came after."""
+        with self._lock:
+            return {topic for fragment in fragments if fragment in self._fragments for topic in self._fragments[fragment].upstream}
 
     def flush(self) -> None:
         """Forget everything, as FLUSHALL does."""
@@ -95,6 +102,10 @@ class AsyncMemoryRows:
     async def newest(self, fragments: Sequence[Fragment], index: str, group: str, limit: int) -> Sequence[str]:
         """Keys of one group of an index over the given fragments, highest score first, at most `limit`; ties by key, highest first."""
         return self._rows.newest(fragments, index, group, limit)
+
+    async def upstream(self, fragments: Sequence[Fragment]) -> Set[str]:
+        """Topics that anything folded into the given fragments came after."""
+        return self._rows.upstream(fragments)
 
     async def close(self) -> None:
         """Nothing to let go of."""

@@ -1,7 +1,8 @@
 """Rows in Redis: per fragment a hash of rows, beside it the watermark and one sorted set per group of an index.
 
 {<view>.v<version>.<partition>}:watermark                        next offset of the topic the view folds
-{<view>.v<version>.<partition>}:rows                             row key -> serialised row
+{<view>.v<version>.<partition>}:rows                             row key -> what it comes after, and the serialised row (backbone/stored.py)
+{<view>.v<version>.<partition>}:upstream                         topics that anything folded came after
 {<view>.v<version>.<partition>}:index:<index>:<length>:<group>   row key by score
 
 All keys of a fragment share a hash tag, so that one script may touch them all, in a cluster too. Every operation may be repeated: a
@@ -11,7 +12,7 @@ read changes nothing, a write is fenced by the watermark.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any, cast
 
 from redis import Redis
@@ -53,7 +54,8 @@ local function holds(key, kind)
   if held ~= 'none' and held ~= kind then error(key .. ' is a ' .. held .. ', not a ' .. kind) end
 end
 holds(KEYS[2], 'hash')
-for i = 3, #KEYS do holds(KEYS[i], 'zset') end
+holds(KEYS[3], 'set')
+for i = 4, #KEYS do holds(KEYS[i], 'zset') end
 local at = 4
 local function each(count, write)
   for first = at, at + count - 1, {_CHUNK} do
@@ -61,10 +63,11 @@ local function each(count, write)
   end
   at = at + count
 end
-local sets, deletes = string.match(ARGV[3], '(%d+) (%d+)')
+local sets, deletes, topics = string.match(ARGV[3], '(%d+) (%d+) (%d+)')
 each(tonumber(sets), function(...) redis.call('HSET', KEYS[2], ...) end)
 each(tonumber(deletes), function(...) redis.call('HDEL', KEYS[2], ...) end)
-for i = 3, #KEYS do
+each(tonumber(topics), function(...) redis.call('SADD', KEYS[3], ...) end)
+for i = 4, #KEYS do
   local scored, gone = string.match(ARGV[at], '(%d+) (%d+)')
   at = at + 1
   each(tonumber(scored), function(...) redis.call('ZADD', KEYS[i], ...) end)
@@ -82,6 +85,10 @@ def _tag(fragment: Fragment) -> str:
 def _keys(fragment: Fragment) -> list[str]:
     tag = _tag(fragment)
     return [f"{tag}:watermark", f"{tag}:rows"]
+
+
+def _upstream_key(fragment: Fragment) -> str:
+    return f"{_tag(fragment)}:upstream"
 
 
 def _index_key(fragment: Fragment, index: str, group: str) -> str:
@@ -104,7 +111,9 @@ def _apply_arguments(fragment: Fragment, change: Change) -> tuple[list[str], lis
         raise ValueError(f"a change of {fragment} from {change.since} to {change.until}: a watermark does not go back")
     kept = [part for key, row in change.rows.items() if row is not None for part in (key, row)]
     deleted = [key for key, row in change.rows.items() if row is None]
-    arguments: list[str | bytes] = [str(change.since), str(change.until), f"{len(kept)} {len(deleted)}", *kept, *deleted]
+    topics = sorted(change.upstream)
+    counts = f"{len(kept)} {len(deleted)} {len(topics)}"
+    arguments: list[str | bytes] = [str(change.since), str(change.until), counts, *kept, *deleted, *topics]
     groups: dict[tuple[str, str], dict[str, float | None]] = {}
     for (index, group, key), score in change.indexed.items():
         if score is not None and math.isnan(score):
@@ -114,7 +123,7 @@ def _apply_arguments(fragment: Fragment, change: Change) -> tuple[list[str], lis
         scored = [part for key, score in entries.items() if score is not None for part in (repr(float(score)), key)]
         gone = [key for key, score in entries.items() if score is None]
         arguments += [f"{len(scored)} {len(gone)}", *scored, *gone]
-    return [*_keys(fragment), *(_index_key(fragment, index, group) for index, group in groups)], arguments
+    return [*_keys(fragment), _upstream_key(fragment), *(_index_key(fragment, index, group) for index, group in groups)], arguments
 
 
 class RedisRows:
@@ -247,6 +256,21 @@ class AsyncRedisRows:
             raise Unavailable(f"Redis at {self._where} does not give index {index}: {error}") from error
         entries = sorted(((score, key) for answer in answers for key, score in answer), reverse=True)
         return [key.decode() for _, key in entries[:limit]]
+
+    async def upstream(self, fragments: Sequence[Fragment]) -> Set[str]:
+        """Topics that anything folded into the given fragments came after.
+
+        Raises:
+            Unavailable: Redis does not answer within its time.
+        """
+        try:
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for fragment in fragments:
+                    pipeline.smembers(_upstream_key(fragment))
+                answers = cast("list[set[bytes]]", await pipeline.execute())
+        except RedisError as error:
+            raise Unavailable(f"Redis at {self._where} does not give what its rows come after: {error}") from error
+        return {topic.decode() for answer in answers for topic in answer}
 
     async def close(self) -> None:
         """Let go of the connections."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -11,6 +11,8 @@ from google.protobuf.message import Message
 from backbone import damage
 from backbone.declare import On, View
 from backbone.ports import Change
+from backbone.stored import After, Lineage, after_of, wrapped
+from backbone.v1.meta_pb2 import Position
 
 Entries = dict[str, tuple[str, float] | None]
 """Group and score by name of the index."""
@@ -28,9 +30,10 @@ class RowTable:
         name: full name of the view.
         key: the field of the row that holds its key.
         stored: what lies in the place of each row that the batch may touch.
+        lineage: what the rows may come after; without it they do not remember.
     """
 
-    def __init__(self, view: View[Any], name: str, key: str, stored: Mapping[str, bytes | None]) -> None:
+    def __init__(self, view: View[Any], name: str, key: str, stored: Mapping[str, bytes | None], lineage: Lineage | None = None) -> None:
         self._view = view
         self._name = name
         self._key = key
@@ -39,6 +42,9 @@ class RowTable:
         self._entries_before: dict[str, Entries] = {}
         self._entries: dict[str, Entries] = {}
         self._damaged: dict[str, bytes] = {}
+        self._lineage = lineage
+        self._afters: dict[str, After] = {}
+        self._upstream: set[str] = set()
         self._own = ""
 
     def __getitem__(self, key: str) -> Any:
@@ -55,13 +61,25 @@ class RowTable:
             raise KeyError(key)
         self._rows[key] = None
 
-    def fold(self, line: On[Any, Any], key: str, event: Message, at: datetime, where: str) -> Exception | None:
+    def fold(
+        self,
+        line: On[Any, Any],
+        key: str,
+        event: Message,
+        at: datetime,
+        where: str,
+        *,
+        after: Iterable[Position] = (),
+        next_offset: int = 0,
+    ) -> Exception | None:
         """Fold one event into the row of its record.
 
         Args:
             key: the record's key.
             at: when the record was appended: all that a view can look up.
             where: coordinate of the record.
+            after: positions the event comes after.
+            next_offset: the offset after the record.
 
         Returns:
             What was raised: then the row is damaged, and stays so whatever comes later for it.
@@ -76,6 +94,7 @@ class RowTable:
             if row is not None and getattr(row, self._key) != key:
                 raise NotItsKey(f"{self._key} of row {key!r} was set to {getattr(row, self._key)!r}")
             self._entries[key] = self._entries_of(row)
+            self._remember(key, row, after, next_offset)
         except Exception as error:  # noqa: BLE001 - whatever a view's function raises is that row's damage, not the projection's end
             self._damaged[key] = damage.mark(f"{line} at {where} raised {type(error).__name__}: {error}")
             return error
@@ -83,9 +102,9 @@ class RowTable:
 
     def change(self, since: int, until: int) -> Change:
         """What the folds have changed, the last word per key. A damaged row keeps its index entries, so that lists show the damage."""
-        change = Change(since, until)
+        change = Change(since, until, upstream=self._upstream)
         for key, row in self._rows.items():
-            raw = None if row is None else damage.serialized(row)
+            raw = None if row is None else self._raw(key, row)
             if key in self._damaged or raw == self._stored.get(key):
                 continue
             change.rows[key] = raw
@@ -113,6 +132,24 @@ class RowTable:
         row = None if raw is None else damage.row_of(self._view.row, self._name, key, raw)
         self._entries_before[key] = self._entries_of(row)
         self._rows[key] = row
+        if self._lineage is not None and raw is not None:
+            self._afters[key] = after_of(raw)
+
+    def _remember(self, key: str, row: Message | None, after: Iterable[Position], next_offset: int) -> None:
+        if self._lineage is None:
+            return
+        if row is None:
+            self._afters.pop(key, None)
+            return
+        held = self._afters.get(key)
+        if held is None:
+            held = self._afters[key] = After()
+        held.fold(self._lineage, after, next_offset, self._upstream)
+
+    def _raw(self, key: str, row: Message) -> bytes:
+        raw = damage.serialized(row)
+        held = self._afters.get(key)
+        return raw if held is None else wrapped(raw, held)
 
     def _entries_of(self, row: Message | None) -> Entries:
         return {index.name: None if row is None else index.entry(row) for index in self._view.indexes}

@@ -26,6 +26,7 @@ from backbone.loops.set_aside import SetAside
 from backbone.ports import Appender, Fragment, Log, Place, Record, Rows
 from backbone.rules import BreaksRules, check
 from backbone.settings import Settings
+from backbone.stored import Lineage
 from backbone.v1.private_pb2 import (
     QUARANTINE_REASON_INVALID,
     QUARANTINE_REASON_RAISED,
@@ -106,6 +107,8 @@ class Project:
         self._clock = clock
         self._aside = SetAside(service.name, settings.build)
         self._appender: Appender | None = None
+        self._lineage = Lineage(self._topic)
+        self._upstream: dict[int, set[str]] = {}
         self._marks: dict[int, int] = {}
         self._starts: dict[int, int] = {}
         self._paused: set[int] = set()
@@ -210,6 +213,8 @@ class Project:
                     f"{end}: these rows are of another log; flush this Redis, or set REDIS_URL to the one that belongs to this log"
                 )
         self._marks.update(found)
+        for partition in found:
+            self._upstream.pop(partition, None)  # these rows may have forgotten it; it is written again
         return {partition: max(mark, self._starts[partition]) for partition, mark in found.items()}
 
     def _go_to(self, found: Mapping[int, int]) -> None:
@@ -241,9 +246,12 @@ class Project:
         self._await(quarantined)
         for partition, table in tables.items():
             change = table.change(self._marks[partition], moved[partition])
+            upstream = self._upstream.setdefault(partition, set())
+            change.upstream -= upstream
             found = self._rows.apply(self._fragment(partition), change)
             if found is None:
                 self._marks[partition] = change.until
+                upstream |= change.upstream
                 self._folded += len(heard.get(partition, ()))
             else:
                 self._go_to({partition: found})
@@ -291,6 +299,7 @@ class Project:
                 self._view.name,
                 self._view.key,
                 dict(zip(of, fetched[partition].rows, strict=True)) if of else {},
+                self._lineage,
             )
             for partition, of in keys.items()
             if partition not in stale
@@ -300,7 +309,10 @@ class Project:
         record = one.record
         where = f"{record.topic}/{record.partition}@{record.offset}"
         at = moment_of_ms(record.timestamp_ms)
-        error = table.fold(one.reaction.line, one.decoded.key, one.decoded.event, at, where)
+        decoded = one.decoded
+        error = table.fold(
+            one.reaction.line, decoded.key, decoded.event, at, where, after=decoded.meta.after, next_offset=record.offset + 1
+        )
         if error is not None:
             self._damages += 1
             detail = f"{one.reaction.line} raised {type(error).__name__}: {error}"

@@ -17,6 +17,7 @@ from backbone.contract import ResolvedView, resolve_context
 from backbone.envelope import decode, moment_of_ms
 from backbone.loops.folding import RowTable
 from backbone.settings import Settings
+from backbone.stored import Lineage
 from demo.placing import Progress, place_all
 from demo.purchases import Purchase
 from shop import shop
@@ -166,13 +167,14 @@ def different_rows(up: Shop) -> list[str]:
 def _different(log: KafkaLog, view: ResolvedView, partition: int, redis_url: str) -> list[str]:
     place = (view.topic.name, partition)
     lines = {reaction.number: reaction.line for reaction in view.reactions}
-    table = RowTable(view.view, view.name, view.key, {})
+    table = RowTable(view.view, view.name, view.key, {}, Lineage(view.topic.name))
     until = log.high_watermarks([place])[place]
     for record in log.read(place, log.starts([place])[place], until):
         came = decode(view.topic, record)
         if came.number in lines:
             where = f"{record.topic}/{record.partition}@{record.offset}"
-            assert table.fold(lines[came.number], came.key, came.event, moment_of_ms(record.timestamp_ms), where) is None
+            line, at, after = lines[came.number], moment_of_ms(record.timestamp_ms), came.meta.after
+            assert table.fold(line, came.key, came.event, at, where, after=after, next_offset=record.offset + 1) is None
     fresh = {key: row for key, row in table.change(0, until).rows.items() if row is not None}
     with Redis.from_url(redis_url) as redis:
         found: Any = redis.hgetall(f"{{{view.name}.v{view.view.version}.{partition}}}:rows")

@@ -19,6 +19,7 @@ from backbone.loops.project import Project
 from backbone.partitioner import partition_of
 from backbone.ports import Change, Fetched, Fragment
 from backbone.settings import Settings
+from backbone.stored import row_bytes
 from backbone.v1.meta_pb2 import Meta
 from backbone.v1.private_pb2 import (
     QUARANTINE_REASON_INVALID,
@@ -190,8 +191,8 @@ def test_a_fold_that_raises_damages_its_row_and_no_other(here: Shown, rows: Memo
     stored = here.stored(rows)
     with pytest.raises(DataLoss, match=r"'customer-wrong'.*ArithmeticError: no sum of these"):
         damage.row_of(CustomerHistory, here.view.name, WRONG, stored[WRONG])
-    assert CustomerHistory.FromString(stored["a"]).authorized == 2
-    assert CustomerHistory.FromString(stored["b"]).authorized == 1
+    assert CustomerHistory.FromString(row_bytes(stored["a"])).authorized == 2
+    assert CustomerHistory.FromString(row_bytes(stored["b"])).authorized == 1
     (aside,) = here.set_aside()
     assert (aside.reason, aside.aggregate, aside.topic) == (QUARANTINE_REASON_RAISED, WRONG, here.topic)
     assert "no sum of these" in aside.traceback
@@ -267,7 +268,7 @@ def test_a_record_that_is_no_event_lies_in_quarantine_and_the_next_one_is_folded
     assert aside.detail
     assert aside.service == here.service.name
     stored = rows.fetch([(here.fragments()[0], ["a"])])[0].rows[0]
-    assert CustomerHistory.FromString(stored or b"").authorized == 2
+    assert CustomerHistory.FromString(row_bytes(stored or b"")).authorized == 2
     assert here.watermarks(rows) == here.ends()
 
 

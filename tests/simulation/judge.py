@@ -20,6 +20,7 @@ from backbone.loops.folding import RowTable
 from backbone.moments import moment
 from backbone.partitioner import partition_of
 from backbone.ports import Fragment, Record
+from backbone.stored import Lineage
 from backbone.testing.simulated.log import SimulatedLog
 from backbone.v1.private_pb2 import Tick
 from laws.check import check
@@ -137,6 +138,9 @@ def _honest(judged: Judged) -> Iterator[str]:
             continue
         known = {(one.view.rpartition(".")[2], key): one for one in entry.meta.observed for key in one.keys}
         objections = []
+        if any((of, line.sku) not in known for line in request.event.lines for of in ("price", "availability")):
+            yield f"{entry.event.order_id} was refused without a look at its rows"
+            continue
         for line in request.event.lines:
             price = _as_of(rows[LISTED].get(line.sku, ()), known["price", line.sku].watermark)
             level = _as_of(rows[LEVELS].get(line.sku, ()), known["availability", line.sku].watermark, request.event.delivery_zone)
@@ -214,12 +218,14 @@ def _views(judged: Judged) -> Iterator[str]:
 
 
 def _folded(log: SimulatedLog, view: ResolvedView, partition: int) -> tuple[dict[str, bytes], dict[tuple[str, str], dict[str, float]]]:
-    table = RowTable(view.view, view.name, view.key, {})
+    table = RowTable(view.view, view.name, view.key, {}, Lineage(view.topic.name))
     lines = {reaction.number: reaction.line for reaction in view.reactions}
     for record in _of(log, view.topic.name, partition):
         decoded = decode(view.topic, record)
         if decoded.number in lines:
-            error = table.fold(lines[decoded.number], decoded.key, decoded.event, moment_of_ms(record.timestamp_ms), "")
+            at = moment_of_ms(record.timestamp_ms)
+            after, line = decoded.meta.after, lines[decoded.number]
+            error = table.fold(line, decoded.key, decoded.event, at, "", after=after, next_offset=record.offset + 1)
             assert error is None, error
     change = table.change(0, 0)
     indexed: dict[tuple[str, str], dict[str, float]] = {}

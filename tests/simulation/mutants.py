@@ -100,7 +100,11 @@ def _memory_kept() -> Sequence[tuple[Any, str, Any]]:
 def _watermark_first() -> Sequence[tuple[Any, str, Any]]:
     def apply(self: GatedRows, fragment: Fragment, change: Change) -> int | None:
         found = right(self, fragment, Change(change.since, change.until))
-        return found if found is not None else right(self, fragment, Change(change.until, change.until, change.rows, change.indexed))
+        return (
+            found
+            if found is not None
+            else right(self, fragment, Change(change.until, change.until, change.rows, change.indexed, change.upstream))
+        )
 
     right = GatedRows.apply
     return [(GatedRows, "apply", apply)]

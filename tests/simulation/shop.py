@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from copy import copy
 from dataclasses import dataclass, field, replace
@@ -24,8 +24,9 @@ from backbone.envelope import Undecodable, split_entry_key
 from backbone.errors import Unavailable, Unconfirmed
 from backbone.loops.take_in import BoundIntake
 from backbone.partitioner import partition_of
-from backbone.ports import Fragment
+from backbone.ports import Fragment, Place
 from backbone.settings import Settings
+from backbone.stored import row_bytes
 from backbone.testing.simulated.clock import EPOCH_S
 from backbone.testing.simulated.faults import Fault, draw
 from backbone.testing.simulated.ports import Gate, GatedLog, GatedRows
@@ -140,11 +141,13 @@ class Shop:
     Attributes:
         wishes: what customers still want to ask.
         asked: what they asked, acknowledged.
+        told: where each of it lies, as the door was told.
     """
 
     plan: Plan
     wishes: list[Wish] = field(default_factory=list)
     asked: list[Wish] = field(default_factory=list)
+    told: list[tuple[Wish, Mapping[Place, int]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         plan = self.plan
@@ -289,12 +292,13 @@ class Shop:
 
         async def ask(wish: Wish) -> None:
             try:
-                await intake(wish.event, request_id=wish.request_id, correlation_id=wish.event.order_id)
+                position = await intake(wish.event, request_id=wish.request_id, correlation_id=wish.event.order_id)
             except (Unconfirmed, Unavailable):
                 return
             if wish in self.wishes:  # a predecessor that still goes on may have been first
                 self.wishes.remove(wish)
                 self.asked.append(wish)
+            self.told.append((wish, position))
 
         async def run(stop: asyncio.Event) -> None:
             while not stop.is_set():
@@ -317,7 +321,7 @@ class _Risk:
             raise Unavailable("simulated: the sibling cannot read its rows")
         number = partition_of(request.customer_id.encode(), PARTITIONS)
         held = self._simulation.rows["payments"].lies(Fragment("payments.risk.customer_history", 1, number))
-        row = CustomerHistory.FromString(held.rows.get(request.customer_id, b""))
+        row = CustomerHistory.FromString(row_bytes(held.rows.get(request.customer_id, b"")))
         as_of = {("retail.payments.payments-by-customer.v1", number): held.watermark or 0}
         return _Call(GetCustomerHistoryResponse(row=row), positions.encode(as_of))
 

@@ -175,6 +175,22 @@ class RowsConformance:
         assert rows.apply(at, Change(0, 6, {}, {("age", "g", "a"): None, ("age", "g", "b"): 1.0})) == 5
         assert list(await async_rows.newest([at], "age", "g", 10)) == ["a"]
 
+    async def test_what_a_fragment_comes_after_is_remembered_with_its_rows(
+        self, rows: Rows, async_rows: AsyncRows, fragment: FragmentOf, lose: Lose
+    ) -> None:
+        """Topics come together over changes and fragments; a refused change adds none; what is lost is lost with the rows."""
+        first, second = fragment(0), fragment(1)
+        assert await async_rows.upstream([first, second]) == set()
+        assert await async_rows.upstream([]) == set()
+        rows.apply(first, Change(0, 5, upstream={"a", "b"}))
+        assert rows.apply(first, Change(0, 6, upstream={"c"})) == 5
+        rows.apply(first, Change(5, 6, {"x": b"1"}, upstream={"b", "d"}))
+        rows.apply(second, Change(0, 1, upstream={"e"}))
+        assert await async_rows.upstream([first]) == {"a", "b", "d"}
+        assert await async_rows.upstream([first, second]) == {"a", "b", "d", "e"}
+        lose(first)
+        assert await async_rows.upstream([first]) == set()
+
 
 def _one(rows: Rows, fragment: Fragment, *keys: str) -> Fetched:
     found = rows.fetch([(fragment, list(keys))])[0]

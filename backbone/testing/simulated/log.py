@@ -170,7 +170,7 @@ class SimulatedRows(MemoryRows):
     def copy(self) -> dict[Fragment, _Held]:
         """What lies there now."""
         return {
-            fragment: _Held(held.watermark, dict(held.rows), {name: dict(of) for name, of in held.indexes.items()})
+            fragment: _Held(held.watermark, dict(held.rows), {name: dict(of) for name, of in held.indexes.items()}, set(held.upstream))
             for fragment, held in self._fragments.items()
         }
 
