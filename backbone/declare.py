@@ -431,6 +431,14 @@ class Bound(Protocol):
         """
         ...
 
+    def shows(self, status: Callable[[], Mapping[str, float]]) -> None:
+        """Have numbers of this service shown beside those of the runtime.
+
+        Args:
+            status: the numbers of now by name; /status has all of them, /metrics those the runtime has a name for.
+        """
+        ...
+
 
 class Api(Piece):
     """The door of a platform: serves clients with the service's own intake, views and tails.

@@ -132,6 +132,7 @@ class Handles:
     log: Log
     views: Views
     intake: BoundIntake | None
+    edges: dict[str, Any]
 
     def raise_(self) -> Raise:
         """The service's intake."""
@@ -152,6 +153,17 @@ class Handles:
     def tail(self, tail: Tail, heard: Callable[[Sequence[Heard]], None], stalled: Callable[[], None]) -> AbstractContextManager[None]:
         """Start to hear."""
         return Listen(self.resolved, tail, self.log, self.settings).heard_by(heard, stalled)
+
+    def shows(self, status: Callable[[], Mapping[str, float]]) -> None:
+        """Show them as those of an edge."""
+        self.edges[self.resolved.name] = Shown(status)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Numbers of an edge that the runtime does not know."""
+
+    status: Callable[[], Mapping[str, float]]
 
 
 @dataclass
@@ -231,11 +243,15 @@ COUNTERS = {
     "recovered": "Times a loop began again from the log after a failed commit",
     "replaced": "Producers replaced after a suspect commit",
     "raised": "Events raised from outside",
+    "refused": "Calls turned away because too much was under way",
 }
 GAUGES = {
     "open": "Commands under way",
     "oldest_s": "Age of the oldest open command, seconds",
     "waits_s": "How long the loop has waited for something, seconds",
+    "limit": "How much may be under way now",
+    "under_way": "How much is under way",
+    "answer_s": "How long answers take now, seconds",
 }
 
 
@@ -408,7 +424,7 @@ async def _edges(process: Process, service: ResolvedService, kafka: KafkaLog, vi
         if intake is not None:
             stack.callback(intake.close)
             process.edges[f"{service.name}.intake"] = intake
-        handles = Handles(settings, service, kafka, views, intake)
+        handles = Handles(settings, service, kafka, views, intake, process.edges)
         process.addresses.update(await stack.enter_async_context(declared.api.serve(handles)))
 
 
@@ -455,12 +471,13 @@ async def _health(process: Process) -> AsyncIterator[str]:
 
 
 @contextlib.asynccontextmanager
-async def http_server(app: Any, host: str, port: int) -> AsyncIterator[str]:
+async def http_server(app: Any, host: str, port: int, at_once: int = 64) -> AsyncIterator[str]:
     """An HTTP server in this event loop.
 
     Args:
         app: an ASGI application.
         port: 0 takes a free one.
+        at_once: how many connections it serves at most; more get 503.
 
     Yields:
         Its address, http://host:port.
@@ -475,7 +492,7 @@ async def http_server(app: Any, host: str, port: int) -> AsyncIterator[str]:
     except OSError as error:
         bound.close()
         raise SettingsError(f"port {port} on {host} cannot be used: {error.strerror}; name another one, or 0 for any") from error
-    config = uvicorn.Config(app, log_config=None, lifespan="off", access_log=False, timeout_graceful_shutdown=2)
+    config = uvicorn.Config(app, log_config=None, lifespan="off", access_log=False, timeout_graceful_shutdown=2, limit_concurrency=at_once)
     server = uvicorn.Server(config)
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
     serving = asyncio.create_task(server._serve([bound]))

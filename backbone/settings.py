@@ -31,7 +31,10 @@ class Settings(BaseModel):
         start_patience_s: how long a process waits for Kafka and its topics before it gives up its start, in seconds.
         batch: how many records one transaction or one write of rows holds at most.
         order_id_key_file: file that holds the secret from which the gateway makes order ids.
-        in_flight: how many requests the gateway has under way at most.
+        in_flight: how many calls the gateway has under way at most, whatever they want.
+        orders_least: how many orders the gateway lets be under way at once however late answers are.
+        orders_most: how many however quick they are; in between it goes by how many answers are late.
+        orders_late_after_s: an order without an answer for so long is late, in seconds.
         outside: address of each outside server, or path of each file, by name.
     """
 
@@ -55,6 +58,9 @@ class Settings(BaseModel):
     batch: int = Field(default=500, ge=1, alias="BACKBONE_BATCH")
     order_id_key_file: str = Field(default="", alias="ORDER_ID_KEY_FILE")
     in_flight: int = Field(default=1000, ge=1, alias="GATEWAY_IN_FLIGHT")
+    orders_least: int = Field(default=64, ge=1, alias="GATEWAY_ORDERS_LEAST")
+    orders_most: int = Field(default=1000, ge=1, alias="GATEWAY_ORDERS_MOST")
+    orders_late_after_s: float = Field(default=2.0, gt=0, alias="GATEWAY_ORDERS_LATE_AFTER_S")
     outside: Mapping[str, str] = Field(default_factory=dict, alias="BACKBONE_OUTSIDE")
 
     @classmethod

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -13,9 +15,10 @@ from retail.gateway.views.v1.rows_pb2 import OrderRow, RequestRow
 from backbone.declare import Bound, Heard, Tail, View
 from backbone.errors import SettingsError
 from gateway import ids
+from gateway.admission import Door, Limit
 from gateway.awaiting import Waiters
 from gateway.following import Views
-from gateway.orders import Orders
+from gateway.orders import Orders, is_answer
 
 # What keys everything the door hears.
 KEY = "order_id"
@@ -40,12 +43,16 @@ async def serve(bound: Bound, *, requests: View[RequestRow], orders: View[OrderR
     settings = bound.settings
     if not settings.order_id_key_file:
         raise SettingsError("ORDER_ID_KEY_FILE is not set: where lies the secret of the order ids? It is made there if it is missing")
-    waiters: Waiters[Heard] = Waiters(settings.in_flight)
+    limit = Limit(settings.orders_least, settings.orders_most, settings.orders_late_after_s)
+    door = Door(settings.in_flight, limit, time.monotonic, random.random)
+    bound.shows(door.status)
+    waiters: Waiters[Heard] = Waiters()
     use_cases = Orders(
         key=ids.secret_key(Path(settings.order_id_key_file)),
         raise_=bound.raise_(),
         views=Views(bound.reader(requests), bound.reader(orders), lambda: bound.reader_of_now(requests)),
         waiters=waiters,
+        door=door,
         answer_within=timedelta(seconds=settings.answer_within_s),
         cluster_id=settings.cluster_id,
         now=lambda: datetime.now(UTC),
@@ -53,16 +60,19 @@ async def serve(bound: Bound, *, requests: View[RequestRow], orders: View[OrderR
 
     def heard(all_heard: Sequence[Heard]) -> None:
         for one in all_heard:
-            waiters.heard(getattr(one.event, KEY), one)
+            order_id = getattr(one.event, KEY)
+            waiters.heard(order_id, one)
+            if is_answer(one.event):
+                door.heard(order_id)
 
     log.warning("DEVELOPMENT MODE: the gateway believes whoever a caller says it is (metadata x-principal); keep it off open networks")
     with bound.tail(answers, heard, waiters.look_again):
         async with (
             grpc_api.serving(use_cases, settings.host, settings.grpc_port, settings.in_flight) as programs,
-            http_api.serving(use_cases, settings.host, settings.http_port) as browsers,
+            http_api.serving(use_cases, settings.host, settings.http_port, settings.in_flight) as browsers,
         ):
             try:
                 yield {"grpc": programs.address, "http": browsers}
             finally:
                 await programs.refuse_health()
-                waiters.close()
+                use_cases.close()

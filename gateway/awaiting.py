@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from enum import Enum
 from typing import Generic, TypeVar
 
-from backbone.errors import Overloaded, Unavailable
-
 News = TypeVar("News")
 
 # An order has fewer than ten events; who is further behind than this reads the view instead.
@@ -84,38 +82,13 @@ class Waiter(Generic[News]):
 
 
 class Waiters(Generic[News]):
-    """All calls that are under way at this door, and who of them waits for which order; bounded.
+    """Who waits for news of which order, at this door; as many as calls are let in."""
 
-    Args:
-        limit: how many may be under way at once.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    def __init__(self) -> None:
         self._waiting: dict[str, set[Waiter[News]]] = {}
-        self._count = 0
-        self._closed = False
 
     def __len__(self) -> int:
-        return self._count
-
-    @contextmanager
-    def under_way(self) -> Iterator[None]:
-        """Count a call, until the context is left, however it is left.
-
-        Raises:
-            Overloaded: too many are under way already.
-            Unavailable: this door closes.
-        """
-        if self._closed:
-            raise Unavailable("this gateway stops; another one answers")
-        if self._count >= self._limit:
-            raise Overloaded(f"{self._limit} calls are under way already")
-        self._count += 1
-        try:
-            yield
-        finally:
-            self._count -= 1
+        return sum(map(len, self._waiting.values()))
 
     @contextmanager
     def waiter(self, order_id: str, wakes: Callable[[News], bool] = lambda _: True) -> Iterator[Waiter[News]]:
@@ -123,21 +96,16 @@ class Waiters(Generic[News]):
 
         Args:
             wakes: which news are worth waking up for; all if not given.
-
-        Raises:
-            Overloaded: too many calls are under way already.
-            Unavailable: this door closes.
         """
-        with self.under_way():
-            waiter: Waiter[News] = Waiter(wakes)
-            self._waiting.setdefault(order_id, set()).add(waiter)
-            try:
-                yield waiter
-            finally:
-                others = self._waiting[order_id]
-                others.discard(waiter)
-                if not others:
-                    del self._waiting[order_id]
+        waiter: Waiter[News] = Waiter(wakes)
+        self._waiting.setdefault(order_id, set()).add(waiter)
+        try:
+            yield waiter
+        finally:
+            others = self._waiting[order_id]
+            others.discard(waiter)
+            if not others:
+                del self._waiting[order_id]
 
     def heard(self, order_id: str, news: News) -> None:
         """Tell all who wait for this order."""
@@ -149,8 +117,7 @@ class Waiters(Generic[News]):
         self._tell_all(Signal.LOOK_AGAIN)
 
     def close(self) -> None:
-        """Tell everybody to go with what they know, and let nobody in any more."""
-        self._closed = True
+        """Tell everybody to go with what they know."""
         self._tell_all(Signal.CLOSING)
 
     def _tell_all(self, signal: Signal) -> None:

@@ -22,10 +22,9 @@ from backbone.errors import BackboneError, SettingsError
 from gateway import requests
 from gateway.orders import Orders
 from gateway.refusals import Refusal, refusal_of
+from gateway.requests import MAX_MESSAGE_BYTES
 
 SERVICE = api.DESCRIPTOR.services_by_name["OrderService"].full_name
-# Above this gRPC itself refuses; below, we say what is wrong.
-MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 # Who waits is let go before; what is left are reads, bounded far below this, and streams of health that never end.
 DRAIN_S = 1.5
 
@@ -52,12 +51,12 @@ class Programs:
 
 
 @asynccontextmanager
-async def serving(orders: Orders, host: str, port: int, in_flight: int) -> AsyncIterator[Programs]:
+async def serving(orders: Orders, host: str, port: int, calls: int) -> AsyncIterator[Programs]:
     """A gRPC server for as long as the context is held.
 
     Args:
         port: 0 takes a free one.
-        in_flight: how many calls the door lets in; what is refused, health and reflection get as many again before gRPC refuses unseen.
+        calls: how many calls the door lets in; what is refused, health and reflection get as many again before gRPC refuses unseen.
 
     Raises:
         SettingsError: the port is taken.
@@ -67,7 +66,7 @@ async def serving(orders: Orders, host: str, port: int, in_flight: int) -> Async
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.so_reuseport", 0),
         ),
-        maximum_concurrent_rpcs=2 * in_flight + 64,
+        maximum_concurrent_rpcs=2 * calls + 64,
     )
     server.add_generic_rpc_handlers((_handlers(orders),))
     health = HealthServicer()

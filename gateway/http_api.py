@@ -23,9 +23,7 @@ from backbone.run import http_server
 from gateway import requests
 from gateway.orders import Orders
 from gateway.refusals import Refusal, refusal_of
-
-# Above this the library itself refuses; below, we say what is wrong.
-MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+from gateway.requests import MAX_MESSAGE_BYTES
 
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
@@ -34,18 +32,19 @@ Context = RequestContext[Any, Any]
 log = structlog.get_logger()
 
 
-def serving(orders: Orders, host: str, port: int) -> AbstractAsyncContextManager[str]:
+def serving(orders: Orders, host: str, port: int, calls: int) -> AbstractAsyncContextManager[str]:
     """An HTTP server for as long as the context is held; it yields its URL.
 
     Args:
         port: 0 takes a free one.
+        calls: how many calls the door lets in; what is refused gets as many connections again.
 
     Raises:
         SettingsError: the port is taken.
     """
     codecs = [Checked(codec) for codec in google_protobuf_codecs()]
     app = OrderServiceASGIApplication(Browsers(orders), read_max_bytes=MAX_MESSAGE_BYTES, codecs=codecs)
-    return http_server(_with_readable_headers(app), host, port)
+    return http_server(_with_readable_headers(app), host, port, at_once=2 * calls + 64)
 
 
 def _with_readable_headers(app: Any) -> Any:

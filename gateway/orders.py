@@ -36,6 +36,7 @@ from backbone.errors import Unconfirmed
 from backbone.ports import Place
 from backbone.v1.meta_pb2 import Positions
 from gateway import ids, view
+from gateway.admission import Door
 from gateway.awaiting import Signal, Waiter, Waiters
 from gateway.following import Following, Views
 from gateway.refusals import another_order, interrupted, unknown_order
@@ -71,6 +72,7 @@ class Orders:
         raise_: appends a request to the log.
         views: the gateway's own.
         waiters: who waits for which order; the answers are told to them.
+        door: who may enter.
         answer_within: how long an order may stay without an answer.
         cluster_id: the Kafka cluster of the positions we give out; may be empty.
         now: the clock of the door.
@@ -83,6 +85,7 @@ class Orders:
         raise_: Raise,
         views: Views,
         waiters: Waiters[Heard],
+        door: Door,
         answer_within: timedelta,
         cluster_id: str,
         now: Callable[[], datetime],
@@ -91,6 +94,7 @@ class Orders:
         self._raise = raise_
         self._views = views
         self._waiters = waiters
+        self._door = door
         self._answer_within = answer_within
         self._cluster_id = cluster_id
         self._now = now
@@ -100,18 +104,23 @@ class Orders:
         """Ask for an order and wait for its answer; PENDING if there is none in time.
 
         Raises:
-            Refusal: the key stands for another order.
-            Unavailable: nothing was done; Overloaded, because too much is under way.
+            Refusal: the key stands for another order, or too much is under way.
+            Unavailable: nothing was done.
         """
         order_id = ids.order_id(self._key, caller.principal, idempotency_key_of(caller))
         fingerprint = ids.fingerprint(request)
         until = _until(caller, request)
         asked: OrderRequested | None = None
         raised: _Raised | None = None
-        with self._waiters.waiter(order_id, _decides) as waiter:
+        with (
+            self._door.call(caller.principal),
+            self._door.order(caller.principal, order_id) as place,
+            self._waiters.waiter(order_id, _decides) as waiter,
+        ):
             order = Following(order_id, self._views, waiter)
             await order.look(if_asked=True)
             if not order.fingerprint:
+                place.raised = True
                 asked = self._requested(order_id, fingerprint, caller, request)
                 raised = self._raise_soon(asked, f"{order_id}:{fingerprint[:16]}", caller, waiter)
             while True:
@@ -120,7 +129,10 @@ class Orders:
                 if order.answered or not await order.more(until if raised is None else max(until, raised.patience)):
                     break
                 if raised is not None:
+                    place.raised = not raised.refused
                     raised.check()
+            if order.answered:
+                self._door.heard(order_id)
             if order.fingerprint not in ("", fingerprint):
                 raise another_order(order_id)
         response = PlaceOrderResponse(order=_joined(order_id, order.request or _row(asked), order.order))
@@ -134,11 +146,11 @@ class Orders:
         """Wait for the answer of an order; PENDING if there is none in time.
 
         Raises:
-            Refusal: the caller has no such order.
-            Unavailable: the views do not answer; Overloaded, because too much is under way.
+            Refusal: the caller has no such order, or too much is under way.
+            Unavailable: the views do not answer.
         """
         until = _until(caller, request)
-        with self._waiters.waiter(request.order_id, _decides) as waiter:
+        with self._door.call(caller.principal), self._waiters.waiter(request.order_id, _decides) as waiter:
             order = await self._found(caller, request.order_id, waiter)
             while not order.answered and await order.more(until):
                 pass
@@ -148,12 +160,12 @@ class Orders:
         """Every step of an order after the given one, until its answer.
 
         Raises:
-            Refusal: the caller has no such order; or the stream ends before the order and is to be resumed.
-            Unavailable: the views do not answer; Overloaded, because too much is under way.
+            Refusal: the caller has no such order; too much is under way; or the stream ends before the order and is to be resumed.
+            Unavailable: the views do not answer.
         """
         until = asyncio.get_running_loop().time() + WATCH_S
         seen = request.after_step
-        with self._waiters.waiter(request.order_id) as waiter:
+        with self._door.call(caller.principal), self._waiters.waiter(request.order_id) as waiter:
             order = await self._found(caller, request.order_id, waiter)
             while True:
                 step = _step(order)
@@ -169,10 +181,10 @@ class Orders:
         """Where an order stands.
 
         Raises:
-            Refusal: the caller has no such order.
-            Unavailable: the views do not answer; Overloaded, because too much is under way.
+            Refusal: the caller has no such order, or too much is under way.
+            Unavailable: the views do not answer.
         """
-        with self._waiters.under_way():
+        with self._door.call(caller.principal):
             asked, stands = await self._of(caller, request.order_id)
         return GetOrderResponse(order=_joined(request.order_id, asked, stands))
 
@@ -180,9 +192,10 @@ class Orders:
         """The caller's newest orders, newest first.
 
         Raises:
-            Unavailable: the views do not answer; Overloaded, because too much is under way.
+            Refusal: too much is under way.
+            Unavailable: the views do not answer.
         """
-        with self._waiters.under_way():
+        with self._door.call(caller.principal):
             rows = await self._views.newest(caller.principal, request.page_size or PAGE)
         return ListOrdersResponse(orders=[_joined(asked.order_id, asked, stands) for asked, stands in rows])
 
@@ -190,11 +203,11 @@ class Orders:
         """Take an order back: raise the wish and wait for its decision, which is not ours. A wish that was decided is not raised again.
 
         Raises:
-            Refusal: the caller has no such order.
-            Unavailable: the views or the log do not answer, nothing was done; Overloaded, because too much is under way.
+            Refusal: the caller has no such order, or too much is under way.
+            Unavailable: the views or the log do not answer, nothing was done.
         """
         until = _until(caller, request)
-        with self._waiters.waiter(request.order_id, _decides) as waiter:
+        with self._door.call(caller.principal), self._waiters.waiter(request.order_id, _decides) as waiter:
             order = await self._found(caller, request.order_id, waiter)
             if not order.cancellation_decided():
                 wish = OrderCancellationRequested(order_id=request.order_id, customer_id=caller.principal)
@@ -208,6 +221,11 @@ class Orders:
         stands = _joined(order.order_id, order.request, order.order)
         refused = not undecided and stands.status != OrderStatus.ORDER_STATUS_CANCELLED
         return CancelOrderResponse(order=stands, refused=refused, undecided=undecided)
+
+    def close(self) -> None:
+        """Let everybody go with what they know, and nobody in any more."""
+        self._door.closed = True
+        self._waiters.close()
 
     def _requested(self, order_id: str, fingerprint: str, caller: Caller, request: PlaceOrderRequest) -> OrderRequested:
         event = OrderRequested(
@@ -255,7 +273,12 @@ class Orders:
 
 def _decides(heard: Heard) -> bool:
     """Whether this is what all but watchers wait for."""
-    return isinstance(heard.event, OrderConfirmed | OrderRejected | OrderCancelled | OrderCancellationRefused)
+    return is_answer(heard.event) or isinstance(heard.event, OrderCancellationRefused)
+
+
+def is_answer(event: Message) -> bool:
+    """Whether this is the answer of an order."""
+    return isinstance(event, OrderConfirmed | OrderRejected | OrderCancelled)
 
 
 class _Raised:
@@ -273,16 +296,20 @@ class _Raised:
     def patience(self) -> float:
         return -math.inf if self._task.done() else self._since + ACKNOWLEDGED_S
 
+    @property
+    def refused(self) -> BaseException | None:
+        """Why the event is not in the log and will not be; None if it is, may be, or may still get there."""
+        error = self._task.exception() if self._task.done() and not self._task.cancelled() else None
+        return None if isinstance(error, Unconfirmed) else error
+
     def check(self) -> None:
         """Go on if the event is in the log, may be, or may still get there.
 
         Raises:
             Unavailable: it is not, and will not be.
         """
-        if self._task.done() and not self._task.cancelled():
-            error = self._task.exception()
-            if error is not None and not isinstance(error, Unconfirmed):
-                raise error
+        if (error := self.refused) is not None:
+            raise error
 
     @property
     def position(self) -> Mapping[Place, int] | None:

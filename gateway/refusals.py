@@ -96,10 +96,26 @@ def interrupted() -> Refusal:
     return Refusal(code_pb2.UNAVAILABLE, "INTERRUPTED", "the stream ends here; go on with after_step", retry_after_s=0.1)
 
 
+def overloaded(what: str, most: int, of: int, retry_after_s: float) -> Refusal:
+    """Too much is under way; nothing was done.
+
+    Args:
+        what: what there is too much of: calls or orders.
+        most: how many the caller may have under way now; all of them if it is not the caller's share that is used up.
+        of: how many there may be in all.
+    """
+    if most < of:
+        reason, text = f"SHARE_OF_{what.upper()}", f"you have your share of {of} {what} under way; what is left is for who has less"
+    else:
+        reason, text = f"TOO_MANY_{what.upper()}", f"{of} {what} are under way already"
+    facts = {"limit": what, "most": str(of), "share": str(most)}
+    return Refusal(code_pb2.RESOURCE_EXHAUSTED, reason, text, retry_after_s=retry_after_s, facts=facts)
+
+
 def refusal_of(error: BackboneError) -> Refusal:
     """What a client is told about an error of ours. Every one of them says that nothing was done; `Unconfirmed` does not get here."""
     if isinstance(error, Overloaded):
-        return Refusal(code_pb2.RESOURCE_EXHAUSTED, "OVERLOADED", str(error), retry_after_s=error.retry_after_s)
+        return Refusal(code_pb2.RESOURCE_EXHAUSTED, "OVERLOADED", str(error), retry_after_s=error.retry_after_s, facts={"limit": "appends"})
     if isinstance(error, Unavailable):
         return Refusal(code_pb2.UNAVAILABLE, "UNAVAILABLE", str(error), retry_after_s=error.retry_after_s)
     if isinstance(error, WorkerEnded):

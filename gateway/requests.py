@@ -17,6 +17,8 @@ Request = TypeVar("Request", bound=Message)
 
 # A hundred lines with the longest names take 30 KiB.
 MAX_REQUEST_BYTES = 64 * 1024
+# Above this the servers themselves refuse, before they hold it; below, we say what is wrong.
+MAX_MESSAGE_BYTES = 256 * 1024
 MAX_NAME_BYTES = 256
 WAIT_S = 10.0
 PRINCIPAL, IDEMPOTENCY_KEY, TRACEPARENT = "x-principal", "idempotency-key", "traceparent"

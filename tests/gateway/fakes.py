@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -32,9 +33,10 @@ from backbone.errors import Unavailable
 from backbone.ports import Place
 from backbone.settings import Settings
 from gateway import api, view
+from gateway.admission import Door, Limit
 from gateway.awaiting import Waiters
 from gateway.following import Views
-from gateway.orders import Orders
+from gateway.orders import Orders, is_answer
 from gateway.requests import Caller
 from gateway.service import answers, orders, requests
 
@@ -109,6 +111,7 @@ class Platform:
     listeners: list[Callable[[Sequence[Heard]], None]] = field(default_factory=list)
     stalls: list[Callable[[], None]] = field(default_factory=list)
     deaf: bool = False
+    shown: Callable[[], Mapping[str, float]] = dict
 
     async def raise_(self, event: Message, *, request_id: str, correlation_id: str, traceparent: str = "") -> Mapping[Place, int]:
         await asyncio.sleep(0)
@@ -145,15 +148,20 @@ class Platform:
 
     def bound(self, folder: Path, **settings: Any) -> Bound:
         """The door's pieces, bound to this platform."""
+        # what tests wait for on purpose must not count as late
+        settings.setdefault("orders_late_after_s", 60.0)
         return _Bound(self, Settings.model_validate({"order_id_key_file": str(folder / "order-id.key"), **settings}))
 
     def use_cases(self, *, limit: int = 100) -> tuple[Orders, Waiters[Heard]]:
         """The use cases without servers."""
-        waiters: Waiters[Heard] = Waiters(limit)
+        waiters: Waiters[Heard] = Waiters()
+        door = Door(limit, Limit(limit, limit, 60.0), time.monotonic, lambda: 0.5)
 
         def heard(events: Sequence[Heard]) -> None:
             for one in events:
                 waiters.heard(getattr(one.event, api.KEY), one)
+                if is_answer(one.event):
+                    door.heard(getattr(one.event, api.KEY))
 
         self.listeners.append(heard)
         self.stalls.append(waiters.look_again)
@@ -162,6 +170,7 @@ class Platform:
             raise_=self.raise_,
             views=Views(self.requests, self.orders, self.requests_of_now),
             waiters=waiters,
+            door=door,
             answer_within=timedelta(seconds=900),
             cluster_id="cluster",
             now=lambda: NOW,
@@ -190,6 +199,9 @@ class _Bound:
     async def reader_of_now(self, view: View[Any]) -> Reader[Any]:
         assert view is requests
         return await self.platform.requests_of_now()
+
+    def shows(self, status: Callable[[], Mapping[str, float]]) -> None:
+        self.platform.shown = status
 
     @contextmanager
     def tail(self, tail: Tail, heard: Callable[[Sequence[Heard]], None], stalled: Callable[[], None]) -> Iterator[None]:

@@ -6,7 +6,6 @@ import asyncio
 
 import pytest
 
-from backbone.errors import Overloaded, Unavailable
 from gateway.awaiting import BACKLOG, Signal, Waiters
 
 
@@ -16,7 +15,7 @@ def soon(seconds: float = 5.0) -> float:
 
 
 async def test_news_that_comes_before_the_wait_is_kept() -> None:
-    waiters: Waiters[str] = Waiters(10)
+    waiters: Waiters[str] = Waiters()
     with waiters.waiter("a") as waiter:
         waiters.heard("a", "one")
         waiters.heard("b", "not mine")
@@ -25,7 +24,7 @@ async def test_news_that_comes_before_the_wait_is_kept() -> None:
 
 
 async def test_news_wakes_everybody_who_waits_for_the_order() -> None:
-    waiters: Waiters[str] = Waiters(10)
+    waiters: Waiters[str] = Waiters()
     with waiters.waiter("a") as one, waiters.waiter("a") as two:
         waiting = [asyncio.ensure_future(waiter.next(soon())) for waiter in (one, two)]
         await asyncio.sleep(0)
@@ -34,7 +33,7 @@ async def test_news_wakes_everybody_who_waits_for_the_order() -> None:
 
 
 async def test_a_wait_ends_at_its_deadline() -> None:
-    waiters: Waiters[str] = Waiters(10)
+    waiters: Waiters[str] = Waiters()
     with waiters.waiter("a") as waiter:
         started = asyncio.get_running_loop().time()
         assert await waiter.next(started + 0.05) is None
@@ -42,35 +41,22 @@ async def test_a_wait_ends_at_its_deadline() -> None:
 
 
 async def test_after_a_stall_everybody_is_told_to_look_again() -> None:
-    waiters: Waiters[str] = Waiters(10)
+    waiters: Waiters[str] = Waiters()
     with waiters.waiter("a") as one, waiters.waiter("b") as two:
         waiters.look_again()
         assert [await one.next(soon()), await two.next(soon())] == [Signal.LOOK_AGAIN] * 2
 
 
 async def test_a_closing_door_is_told_after_the_news_and_for_good() -> None:
-    waiters: Waiters[str] = Waiters(10)
+    waiters: Waiters[str] = Waiters()
     with waiters.waiter("a") as waiter:
         waiters.heard("a", "news")
         waiters.close()
         assert [await waiter.next(soon()) for _ in range(3)] == ["news", Signal.CLOSING, Signal.CLOSING]
-    with pytest.raises(Unavailable), waiters.waiter("a"):
-        pass
-
-
-async def test_more_than_the_limit_do_not_wait() -> None:
-    waiters: Waiters[str] = Waiters(2)
-    with waiters.waiter("a"), waiters.waiter("a"), pytest.raises(Overloaded, match="2 calls"), waiters.waiter("b"):
-        pass
-    with waiters.waiter("b"), waiters.under_way():
-        assert len(waiters) == 2
-        with pytest.raises(Overloaded), waiters.under_way():
-            pass
-    assert len(waiters) == 0
 
 
 async def test_news_that_are_not_worth_waking_are_read_with_those_that_are() -> None:
-    waiters: Waiters[str] = Waiters(1)
+    waiters: Waiters[str] = Waiters()
     with waiters.waiter("a", lambda news: news == "answer") as waiter:
         waiting = asyncio.ensure_future(waiter.next(soon()))
         await asyncio.sleep(0)
@@ -83,7 +69,7 @@ async def test_news_that_are_not_worth_waking_are_read_with_those_that_are() -> 
 
 
 async def test_a_waiter_that_does_not_read_is_told_to_look_instead() -> None:
-    waiters: Waiters[int] = Waiters(1)
+    waiters: Waiters[int] = Waiters()
     with waiters.waiter("a") as waiter:
         for number in range(BACKLOG + 1):
             waiters.heard("a", number)
@@ -91,7 +77,7 @@ async def test_a_waiter_that_does_not_read_is_told_to_look_instead() -> None:
 
 
 async def test_a_cancelled_wait_leaves_nothing_behind() -> None:
-    waiters: Waiters[str] = Waiters(1)
+    waiters: Waiters[str] = Waiters()
 
     async def wait() -> None:
         with waiters.waiter("a") as waiter:

@@ -116,6 +116,8 @@ def scene() -> Iterator[Scene]:
             "BACKBONE_HEALTH_PORT": str(ports["health"]),
             "ORDER_ID_KEY_FILE": str(folder / "order-id.key"),
             "GATEWAY_IN_FLIGHT": "1200",
+            "GATEWAY_ORDERS_LEAST": "1200",
+            "GATEWAY_ORDERS_MOST": "1200",
         }
         settings = Settings.read(environment)
         topics.apply(Platform(ordering, gateway=gateway), settings)

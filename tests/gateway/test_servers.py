@@ -33,6 +33,7 @@ from retail.gateway.v1.order_service_pb2 import (
 from retail.gateway.v1.order_service_pb2_grpc import OrderServiceStub
 
 from backbone.errors import Overloaded, SettingsError, Unavailable
+from gateway import requests
 from tests.gateway.fakes import Platform, an_order, confirmed, confirming, line, serve, validated
 from tests.gateway.test_use_cases import requested, until
 
@@ -109,7 +110,7 @@ INVALID: Mapping[str, tuple[PlaceOrderRequest, list[str]]] = {
     "no zone": (an_order(zone=""), ["delivery_zone"]),
     "a name of 257 bytes": (an_order(line("x" * 257)), ["lines[0].sku"]),
     "a wait of an hour": (an_order(wait_s=3600), ["wait"]),
-    "1 MB of text": (an_order(zone="x" * 1_000_000), [""]),
+    "200 kB of text": (an_order(zone="x" * 200_000), [""]),
     "just over 64 KiB": (an_order(zone="x" * (64 * 1024)), [""]),
 }
 
@@ -225,9 +226,51 @@ async def test_over_the_in_flight_limit_a_call_is_refused_before_producing(tmp_p
         platform.say(confirmed(requested(platform)))
         assert (await waiting).order.status == CONFIRMED
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert (detail(error, ErrorInfo).reason, dict(detail(error, ErrorInfo).metadata)) == (
+        "TOO_MANY_CALLS",
+        {"limit": "calls", "most": "1", "share": "1"},
+    )
     assert detail(error, RetryInfo).retry_delay.ToMilliseconds() > 0
     assert (answer.status_code, told(answer, RetryInfo).retry_delay.ToMilliseconds() > 0) == (429, True)
     assert len(platform.log) == 1
+
+
+async def test_who_has_more_than_a_fair_share_of_the_orders_is_turned_away_before_producing(tmp_path: Path) -> None:
+    platform = Platform()
+    async with door(platform, tmp_path, orders_least=4, orders_most=4) as (stub, browser, _):
+        greedy = [stub.PlaceOrder(an_order(), metadata=(("x-principal", "greedy"), ("idempotency-key", f"{n}"))) for n in range(4)]
+        await until(lambda: len(platform.log) == 4, "all places are taken")
+        await refused(stub.PlaceOrder(an_order(), metadata=ANN))
+        first = platform.log[0]
+        assert isinstance(first, OrderRequested)
+        platform.say(confirmed(first))
+        await until(lambda: platform.shown()["under_way"] == 3, "a place is free")
+        error = await refused(stub.PlaceOrder(an_order(), metadata=(("x-principal", "greedy"), ("idempotency-key", "more"))))
+        answer = await browser.post(f"{PATH}/PlaceOrder", json=JSON_ORDER, headers={"x-principal": "greedy", "idempotency-key": "most"})
+        anns = stub.PlaceOrder(an_order(), metadata=ANN)
+        await until(lambda: len(platform.log) == 5, "her order is in the log")
+        assert {**platform.shown(), "answer_s": 0} == {
+            "limit": 4, "limit_least": 4, "limit_most": 4, "under_way": 4, "calls": 4, "principals": 2, "answer_s": 0, "refused": 3,
+        }  # fmt: skip
+        for call in (*greedy, anns):
+            call.cancel()
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert detail(error, RetryInfo).retry_delay.ToMilliseconds() > 0
+    assert (detail(error, ErrorInfo).reason, detail(error, ErrorInfo).metadata["share"]) == ("SHARE_OF_ORDERS", "2")
+    assert (answer.status_code, told(answer, ErrorInfo).reason) == (429, "SHARE_OF_ORDERS")
+    assert {event.customer_id for event in platform.log if isinstance(event, OrderRequested)} == {"greedy", "ann"}
+    assert len(platform.log) == 5
+
+
+async def test_what_is_far_too_large_is_refused_before_the_servers_hold_it(tmp_path: Path) -> None:
+    platform = Platform(shop=confirming)
+    huge = an_order(zone="x" * (requests.MAX_MESSAGE_BYTES + 1))
+    async with door(platform, tmp_path) as (stub, browser, _):
+        error = await refused(stub.PlaceOrder(huge, metadata=ANN))
+        headers = {**dict(ANN), "content-type": "application/proto"}
+        answer = await browser.post(f"{PATH}/PlaceOrder", content=huge.SerializeToString(), headers=headers)
+    assert (error.code(), answer.status_code) == (grpc.StatusCode.RESOURCE_EXHAUSTED, 429)
+    assert platform.log == []
 
 
 async def test_a_call_that_is_cancelled_frees_its_place(tmp_path: Path) -> None:

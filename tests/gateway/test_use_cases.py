@@ -274,9 +274,10 @@ async def test_over_the_limit_nothing_is_raised() -> None:
     waiting = asyncio.create_task(orders.place(by(key="one"), an_order()))
     await until(lambda: len(platform.log) == 1, "the first is in the log")
 
-    with pytest.raises(Overloaded):
+    with pytest.raises(Refusal) as refusal:
         await orders.place(by(key="two"), an_order())
 
+    assert refusal.value.reason == "TOO_MANY_CALLS"
     assert len(platform.log) == 1
     waiting.cancel()
     with contextlib.suppress(asyncio.CancelledError):
@@ -300,11 +301,11 @@ async def test_a_client_that_leaves_leaves_no_waiter_but_its_order() -> None:
 
 async def test_a_closing_door_lets_everybody_go_with_a_handle_and_nobody_in() -> None:
     platform = Platform()
-    orders, waiters = platform.use_cases()
+    orders, _ = platform.use_cases()
     waiting = [asyncio.create_task(orders.place(by(key=str(n)), an_order())) for n in range(3)]
     await until(lambda: len(platform.log) == 3, "all are in the log")
 
-    waiters.close()
+    orders.close()
 
     async with asyncio.timeout(0.5):
         assert [response.order.status for response in await asyncio.gather(*waiting)] == [PENDING] * 3
@@ -400,12 +401,12 @@ async def test_a_watcher_resumes_after_the_last_step_it_saw() -> None:
 
 async def test_a_watcher_at_a_closing_door_is_told_to_resume() -> None:
     platform = Platform()
-    orders, waiters = platform.use_cases()
+    orders, _ = platform.use_cases()
     order_id = (await orders.place(by(), an_order(wait_s=0))).order.order_id
     watching = orders.watch(by(), WatchOrderRequest(order_id=order_id))
     await anext(watching)
 
-    waiters.close()
+    orders.close()
 
     with pytest.raises(Refusal) as refused:
         await anext(watching)
