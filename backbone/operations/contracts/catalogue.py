@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from google.protobuf import json_format
-from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
+from google.protobuf.descriptor import Descriptor, EnumDescriptor
 
 from backbone.declare import Platform
 from backbone.errors import SettingsError
 from backbone.operations import drawing
-from backbone.operations.contracts import buf, corpus, releases
+from backbone.operations.contracts import buf, corpus, field_use, releases
 from backbone.operations.contracts.asyncapi import asyncapi
+from backbone.operations.contracts.field_use import FieldUse
 from backbone.operations.contracts.gate import Law
-from backbone.operations.contracts.image import Image, Wrapper
+from backbone.operations.contracts.image import Image, Wrapper, type_of
 from backbone.operations.contracts.values import MESSAGE, rules_of, shown
 from backbone.topology import Event, Joins, TopicNode, Topology, topology
 
@@ -36,6 +37,7 @@ class Catalogue:
         image: the contracts with their comments.
         releases: image of each release, by its number.
         examples: a stored record of each message, by its full name, as its image's own message.
+        use: who reads which field, if anything is recorded.
     """
 
     image: Image
@@ -43,6 +45,7 @@ class Catalogue:
     platform: Platform
     releases: Mapping[int, Image] = field(default_factory=dict)
     examples: Mapping[str, Any] = field(default_factory=dict)
+    use: FieldUse | None = None
 
     @cached_property
     def wrappers(self) -> Mapping[str, Wrapper]:
@@ -69,6 +72,8 @@ class Catalogue:
         found |= {f"events/{name}.md": self.event(name) for name in self.events}
         found |= {f"topics/{node.name}.md": self.topic(node.name) for node in self.topology.topics if not node.private}
         found |= {f"services/{name}.md": self.service(name) for name in self.topology.services}
+        if self.use is not None:
+            found["field-use.md"] = field_use.page(self.use)
         document = asyncapi(self.image, self.topology, self.examples, max(self.releases, default=0))
         found["asyncapi.json"] = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
         return found
@@ -101,7 +106,9 @@ class Catalogue:
         counts = (len(self.topology.services), len([node for node in self.topology.topics if not node.private]), len(self.events))
         lines += [f"{counts[0]} services, {counts[1]} public topics, {counts[2]} events.", ""]
         lines += [
-            "[AsyncAPI 3](asyncapi.json) · [picture](topology.svg)",
+            " · ".join(
+                ["[AsyncAPI 3](asyncapi.json)", "[picture](topology.svg)", *(["[who reads which field](field-use.md)"] if self.use else [])]
+            ),
             "",
             "```mermaid",
             drawing.mermaid(self.topology).rstrip(),
@@ -274,7 +281,8 @@ def catalogue(law: Law) -> Catalogue:
         raise SettingsError("a catalogue is made of tables and contracts: declare the platform in [tool.backbone]")
     image = Image.of(buf.build(law.root))
     released = {one.number: one.image for one in releases.read_all(law.root / law.released)}
-    return Catalogue(image, topology(law.platform), law.platform, released, examples(law.root / law.corpus, image))
+    use = field_use.field_use(law) if law.recorded else None
+    return Catalogue(image, topology(law.platform), law.platform, released, examples(law.root / law.corpus, image), use)
 
 
 def examples(folder: Path, image: Image) -> Mapping[str, Any]:
@@ -321,25 +329,6 @@ def stale(pages: Mapping[str, str], folder: Path) -> list[str]:
 
 def _diagram(mermaid: str) -> list[str]:
     return ["```mermaid", mermaid.rstrip(), "```"]
-
-
-def type_of(one: FieldDescriptor) -> str:
-    """The type of a field as a proto file says it."""
-    if one.message_type is not None and one.message_type.GetOptions().map_entry:
-        key, value = (one.message_type.fields_by_name[name] for name in ("key", "value"))
-        return f"map<{type_of(key)}, {type_of(value)}>"
-    named = one.message_type or one.enum_type
-    name = named.full_name if named is not None else _SCALARS[one.type]
-    return f"repeated {name}" if one.is_repeated else name
-
-
-_SCALARS = {
-    getattr(FieldDescriptor, f"TYPE_{name.upper()}"): name
-    for name in (
-        *("double", "float", "bool", "string", "bytes", "int32", "int64", "uint32", "uint64"),
-        *("sint32", "sint64", "fixed32", "fixed64", "sfixed32", "sfixed64"),
-    )
-}
 
 
 def _names(image: Image) -> frozenset[str]:

@@ -95,12 +95,48 @@ def modules_of(root: Path) -> dict[str, str]:
     return found
 
 
+@contracts.command("field-use")
+@click.argument("field")
+@click.pass_obj
+def field_use_(checkout: Checkout, field: str) -> None:
+    """Say who reads FIELD, by evidence: may it be removed? Exit code 1 if somebody would break.
+
+    FIELD is <event>.<field> or <message>.<field>: OrderValidated.answer_by, OrderLine.sku. Every recorded decision and fold is run again
+    without it; other repositories say in protos/expectations/ what they read.
+    """
+    from backbone.operations.contracts import field_use as operation
+
+    found = operation.field_use(law_of(checkout))
+    for line in operation.lines(found, field):
+        click.echo(line)
+    sys.exit(TROUBLE if operation.is_read(found, found.named(field)) else 0)
+
+
+@contracts.command()
+@click.option("--into", type=click.Path(path_type=Path), help="The file; standard output without it.")
+@click.pass_obj
+def expect(checkout: Checkout, into: Path | None) -> None:
+    """Write down what the services of this checkout read of the public topics, by evidence.
+
+    Whoever owns the contracts puts the file into protos/expectations/: their gate then names this consumer before a change breaks it.
+    """
+    from backbone.operations.contracts import field_use as operation
+
+    text = operation.field_use(law_of(checkout)).own.to_json()
+    if into is None:
+        click.echo(text, nl=False)
+        return
+    into.parent.mkdir(parents=True, exist_ok=True)
+    into.write_text(text, encoding="utf-8")
+    click.echo(f"written: {into}")
+
+
 @contracts.command("catalogue")
 @click.option("--check", "only_check", is_flag=True, help="Write nothing; exit code 1 if a page is stale.")
 @click.option("--into", type=click.Path(path_type=Path), help="Folder of the pages [docs/generated].")
 @click.pass_obj
 def catalogue_(checkout: Checkout, only_check: bool, into: Path | None) -> None:
-    """Write the catalogue: a page per event, topic and service, a picture, and an AsyncAPI 3 document."""
+    """Write the catalogue: a page per event, topic and service, who reads which field, a picture, and an AsyncAPI 3 document."""
     from backbone.operations.contracts import catalogue as operation
 
     folder = into or checkout.root / "docs" / "generated"

@@ -73,6 +73,8 @@ class Finding:
         }
 
 
+TAKE_IN = "Leave it until the consumer does without, and take in its new file of expectations then."
+
 RULES: Mapping[str, Rule] = {
     "VALUE_RULE_TIGHTENED": Rule(
         "what lies in the log was written under the looser rule, and is read again whenever a view or state is rebuilt",
@@ -129,6 +131,11 @@ RULES: Mapping[str, Rule] = {
     "STATE_CHANGED": Rule("states kept by the running version are read as if the new one had made them", "Raise the decider's version=."),
     "FOLD_CHANGED": Rule("kept states and rows differ from what the same events give now", "Raise its version= and record it anew."),
     "FOLD_VERSION_FELL": Rule("what the higher version kept is not read, or is overwritten", "Take a version= that was never used."),
+    "READ_FIELD_GONE": Rule("its recorded decisions or folds give something else without the field", TAKE_IN),
+    "READ_FIELD_CHANGED": Rule("what it reads today it misreads tomorrow", TAKE_IN),
+    "READ_EVENT_GONE": Rule("it waits for an event that never comes again", TAKE_IN),
+    "READ_TOPIC_GONE": Rule("it does not start", TAKE_IN),
+    "READ_KEY_CHANGED": Rule("it keeps what it read under another key", TAKE_IN),
     "LAST_CONSUMER_LOST": Rule("nobody hears it any more", "Stop saying it if that is meant; keep it in the contract.", Level.NOTICE),
     "RELEASE_CHANGED": Rule("what was promised cannot be checked any more", "Bring it back from the history; make a new release."),
     "CORPUS_CHANGED": Rule("the bytes of a release are the proof that it can be read for ever", "Bring them back from the history."),

@@ -15,9 +15,10 @@ from pathlib import Path
 
 from backbone.declare import Platform
 from backbone.errors import SettingsError
-from backbone.operations.contracts import buf, corpus, releases
+from backbone.operations.contracts import buf, corpus, expectations, releases
 from backbone.operations.contracts.compare import Comparison
 from backbone.operations.contracts.consumers import Consumers, view_of_row
+from backbone.operations.contracts.expectations import Expectations
 from backbone.operations.contracts.finding import OF_BUF, OTHERWISE_OF_BUF, RULES, Finding, Level
 from backbone.operations.contracts.folds import Folds, compare_folds, folds_of, read_recorded, recorded_folds, row_shape
 from backbone.operations.contracts.image import Image, Role, Span
@@ -38,6 +39,7 @@ class Law:
         released: folder of the releases, below the root.
         corpus: folder of the stored bytes, below the root.
         recorded: folder of the recorded folds, below the root.
+        expectations: folder of what consumers read, below the root.
         changelog: file that tells users of releases, below the root.
     """
 
@@ -46,6 +48,7 @@ class Law:
     released: str = "protos/released"
     corpus: str = "protos/corpus"
     recorded: str = ""
+    expectations: str = "protos/expectations"
     changelog: str = "CHANGELOG.md"
 
 
@@ -90,16 +93,18 @@ def check(law: Law, against: str = "") -> Report:
         against: a git ref or an image file; every release if empty.
 
     Raises:
-        DeclarationError: the contracts cannot be built.
+        DeclarationError: the contracts cannot be built, or a file of expectations cannot be read.
         SettingsError: there is no such ref or file, or no buf.
     """
     began = time.monotonic()
+    expected = expectations.read_all(law.root, law.expectations)
     with ThreadPoolExecutor(max_workers=2) as pool:
         categories = pool.submit(buf.categories)
         image = pool.submit(lambda: Image.of(buf.build(law.root)))
         promised = [promise(law, against)] if against else releases.read_all(law.root / law.released)
         now = look(law, image.result())
         found = list(Comparison(None, now.image, Consumers([now.image], now.topology)).findings())
+        found += _unmet(now.image, expected)
         if not against:
             found += _kept(law, promised)
             promised = [one for one in promised if one.unchanged]
@@ -109,7 +114,7 @@ def check(law: Law, against: str = "") -> Report:
         consumers = Consumers([now.image, one.image], now.topology)
         seen = _against(one, against or one.name, now, consumers, wire[number], categories.result())
         found += [finding for finding in seen if finding.name not in forgiven]
-    merged = _with_evidence(law, now.image, _merged(found))
+    merged = _with_readers(_with_evidence(law, now.image, _merged(found)), promised, expected)
     return Report(tuple(merged), tuple(against or one.name for one in promised), time.monotonic() - began)
 
 
@@ -230,6 +235,14 @@ def _kept(law: Law, promised: Sequence[Release]) -> Iterator[Finding]:
         yield _by_itself("CORPUS_CHANGED", f"{law.corpus}/{path}", what)
 
 
+def _unmet(now: Image, expected: Sequence[Expectations]) -> Iterator[Finding]:
+    """What consumers said that they read and that is not as they read it."""
+    for one in expectations.unmet(expected, now):
+        law, owner = RULES[one.rule], one.subject.rpartition(".")[0]
+        place = now.spans.get(one.subject) or now.spans.get(owner)
+        yield Finding(one.rule, one.subject, one.what, law.why, law.instead, law.level, (one.consumer,), (one.file,), place)
+
+
 def _by_itself(rule: str, subject: str, what: str) -> Finding:
     return Finding(rule, subject, what, RULES[rule].why, RULES[rule].instead, RULES[rule].level)
 
@@ -254,6 +267,22 @@ def _with_evidence(law: Law, now: Image, found: Sequence[Finding]) -> Iterator[F
             yield replace(one, what=f"{one.what}; it breaks {len(shown)} stored records: {', '.join(shown[:SHOWN])}{more}")
         else:
             yield one
+
+
+def _with_readers(found: Iterable[Finding], promised: Sequence[Release], expected: Sequence[Expectations]) -> Iterator[Finding]:
+    """A deleted field together with who says that it reads it."""
+    for one in found:
+        known = any(one.subject in _fields_of(release.image) for release in promised)
+        if "_NO_DELETE" in one.rule and expected and known:
+            readers = sorted({name for release in promised for file in expected for name in file.readers(one.subject, release.image)})
+            told = f"read by {', '.join(readers)}" if readers else "no recorded decision or fold reads it"
+            yield replace(one, what=f"{one.what}; {told}")
+        else:
+            yield one
+
+
+def _fields_of(image: Image) -> frozenset[str]:
+    return frozenset(f"{name}.{one.name}" for name, message in image.messages.items() for one in message.fields)
 
 
 def _message_of(image: Image, subject: str) -> str:

@@ -236,6 +236,25 @@ def _parts(one: FieldDescriptor) -> Sequence[str]:
     return [one.message_type.full_name]
 
 
+def type_of(one: FieldDescriptor) -> str:
+    """The type of a field as a proto file says it."""
+    if one.message_type is not None and one.message_type.GetOptions().map_entry:
+        key, value = (one.message_type.fields_by_name[name] for name in ("key", "value"))
+        return f"map<{type_of(key)}, {type_of(value)}>"
+    named = one.message_type or one.enum_type
+    name = named.full_name if named is not None else _SCALARS[one.type]
+    return f"repeated {name}" if one.is_repeated else name
+
+
+_SCALARS = {
+    getattr(FieldDescriptor, f"TYPE_{name.upper()}"): name
+    for name in (
+        *("double", "float", "bool", "string", "bytes", "int32", "int64", "uint32", "uint64"),
+        *("sint32", "sint64", "fixed32", "fixed64", "sfixed32", "sfixed64"),
+    )
+}
+
+
 def _spans(file: FileDescriptorProto) -> Iterator[tuple[str, Span]]:
     lines = {tuple(one.path): one.span for one in file.source_code_info.location}
     for name, path in _paths(file):

@@ -35,7 +35,7 @@ new Parser().parse(text).then(({ document, diagnostics }) => {
 @pytest.fixture(scope="module")
 def made() -> Catalogue:
     """The catalogue of the checkout."""
-    return catalogue.catalogue(Law(ROOT, shop))
+    return catalogue.catalogue(Law(ROOT, shop, recorded="tests/contexts/golden"))
 
 
 @pytest.fixture(scope="module")
@@ -54,11 +54,11 @@ def test_a_stale_missing_or_left_over_page_is_found(pages: dict[str, str], tmp_p
     (tmp_path / "README.md").write_text("typed by hand")
     (tmp_path / "asyncapi.json").unlink()
     (tmp_path / "events" / "retail.gone.v1.Gone.md").write_text("# Gone")
-    (tmp_path / "field-use.md").write_text("of somebody else")
+    (tmp_path / "of-others.md").write_text("of somebody else")
     assert catalogue.stale(pages, tmp_path) == ["README.md", "asyncapi.json", "events/retail.gone.v1.Gone.md"]
     catalogue.write(pages, tmp_path)
     assert catalogue.stale(pages, tmp_path) == []
-    assert (tmp_path / "field-use.md").exists()
+    assert (tmp_path / "of-others.md").exists()
 
 
 def test_every_event_topic_and_service_has_a_page(pages: dict[str, str]) -> None:

@@ -28,22 +28,6 @@ RECORDED = "tests/contexts/golden"
 TODAY = date(2026, 3, 2)
 
 
-@pytest.fixture(scope="session")
-def today() -> bytes:
-    """The image of the contracts as they are."""
-    return buf.build(ROOT, sources=False)
-
-
-@pytest.fixture
-def copy(tmp_path: Path) -> Law:
-    """A copy of the contracts and of what their folds gave, without releases."""
-    (tmp_path / "protos").mkdir()
-    for name in ("protos/backbone", "protos/retail", "third_party", RECORDED):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "*.py"))
-    shutil.copy(ROOT / "buf.yaml", tmp_path)
-    return Law(tmp_path, shop, recorded=RECORDED)
-
-
 def edit(law: Law, edits: Sequence[Edit]) -> None:
     for one in edits:
         file = law.root / "protos" / one.file
