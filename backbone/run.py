@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 import sys
@@ -37,6 +38,7 @@ from backbone.errors import BackboneError, ContractError, SettingsError, Unavail
 from backbone.loops.act import Act
 from backbone.loops.decide import Decide
 from backbone.loops.listen import Listen
+from backbone.loops.own_thread import HANGS_S
 from backbone.loops.project import Project
 from backbone.loops.repartition import Repartition
 from backbone.loops.serve import Views
@@ -48,9 +50,9 @@ from backbone.topology import topology
 STOP_S = 8.0
 """How long a loop has to finish or abort its batch once the process is told to stop."""
 
-STUCK_S = 120.0
-"""A loop whose step takes longer hangs in a client library (every call of ours is bounded, and the longest, a takeover behind another
-worker's open transaction, by 22 s): the process ends and its slot starts again."""
+END_S = 30.0
+"""A process that ends and is still there after that hangs in a client library: it leaves as it is, which is a crash like any other."""
+
 LOOK_EVERY_S = 0.05
 """Pause between two looks at whether the views have caught up."""
 
@@ -255,13 +257,14 @@ GAUGES = {
 }
 
 
-async def run(context: Context, settings: Settings, names: Sequence[str] = ()) -> int:
+async def run(context: Context, settings: Settings, names: Sequence[str] = (), ending: Callable[[Process], None] = lambda _: None) -> int:
     """Run a context's services until told to stop.
 
     Args:
         context: what to run.
         settings: the environment.
         names: the services to run; all of the context's if empty.
+        ending: called once, when the end begins.
 
     Returns:
         0 after a stop that was asked for, 1 if a part could not go on.
@@ -286,6 +289,7 @@ async def run(context: Context, settings: Settings, names: Sequence[str] = ()) -
         if not process.end.is_set():
             log.info("started", context=context.name, services=[s.name for s in services], **process.addresses)
         await _until_end(process)
+        ending(process)
         process.ready, process.why_not = False, "stopping"
         for running in process.loops:
             running.ask_to_stop()
@@ -306,8 +310,21 @@ async def _until_end(process: Process) -> None:
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(process.end.wait(), 1.0)
         for running in process.loops:
-            if running.stuck_s() > STUCK_S:
+            if running.stuck_s() > HANGS_S:
                 process.failed(running.name, WorkerEnded(f"one step has taken {running.stuck_s():.0f} s"))
+
+
+def leave_anyway(process: Process) -> None:
+    """See to it that the program ends in half a minute, even if a call hangs that somebody waits for."""
+
+    def leave() -> None:
+        why = process.failure or "told to stop"
+        print(f"backbone run {process.context.name}: {why}; not ended {END_S:.0f} s later, left as it is", file=sys.stderr, flush=True)
+        os._exit(1)
+
+    timer = threading.Timer(END_S, leave)
+    timer.daemon = True
+    timer.start()
 
 
 def _join(loops: Sequence[Running]) -> None:
@@ -537,8 +554,8 @@ def main(context: Context, names: Sequence[str] = ()) -> int:
         try:
             import uvloop
         except ImportError:
-            return asyncio.run(run(context, settings, names))
-        return uvloop.run(run(context, settings, names))
+            return asyncio.run(run(context, settings, names, leave_anyway))
+        return uvloop.run(run(context, settings, names, leave_anyway))
     except BackboneError as error:
         print(f"backbone run {context.name}: {error}", file=sys.stderr, flush=True)
         return 1

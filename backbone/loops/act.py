@@ -244,7 +244,7 @@ class Act:
                 await self._finish(on_thread)
             finally:
                 await self._abandon()
-                await on_thread(self._close)
+                await on_thread.last(self._close)
 
     async def _step(self, on_thread: OwnThread) -> None:
         busy = self._finished or not all(command.resting for command in self._under_way.values())

@@ -201,7 +201,7 @@ class Poll:
                         self._failed(error)
                         await _pause(stop, self._pause_s())
             finally:
-                await on_thread(self._close)
+                await on_thread.last(self._close)
 
     async def _follow(self, tool: Any, on_thread: OwnThread, stop: asyncio.Event) -> None:
         while not stop.is_set():

@@ -77,6 +77,10 @@ class InTurn:
         except (Unavailable, Unconfirmed) as error:
             raise WorkerEnded(f"the log failed: {error}") from error
 
+    async def last(self, function: Callable[[], T]) -> T:
+        """Call it as the last thing."""
+        return await self(function)
+
 
 @contextmanager
 def virtual(clock: Clock, lot: Random) -> Iterator[None]:
