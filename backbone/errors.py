@@ -6,7 +6,9 @@ BackboneError
 ├── SettingsError          the environment is incomplete or contradicts itself
 ├── StrangeCluster         this Kafka is not the one the data belongs to
 ├── Unavailable            Kafka, Redis or a sibling does not answer now; nothing was done
-│   └── Overloaded         ... because a bound of ours is reached
+│   ├── Overloaded         ... because a bound of ours is reached
+│   └── NotYet             ... because it does not know enough yet; ask again, or elsewhere
+├── NotComparable          a demand that these views can never be held to; ask others
 ├── DataLoss               a row cannot be read because its fold raised; mend the view and raise its version
 ├── Unconfirmed            it may or may not have been done; ask again, do not repeat blindly
 └── WorkerEnded            this worker cannot go on; its slot starts again and takes over
@@ -63,6 +65,35 @@ class Unavailable(BackboneError):
 
 class Overloaded(Unavailable):
     """A bound of ours is reached; nothing was done."""
+
+
+class NotYet(Unavailable):
+    """An answer does not know in time what it must know.
+
+    Args:
+        what: who does not know it, and how far it is.
+        place: topic/partition of the position demanded.
+        demanded: next offset that is demanded.
+        reached: next offset that is known.
+    """
+
+    def __init__(self, what: str, place: str, demanded: int, reached: int) -> None:
+        super().__init__(what, retry_after_s=0.2)
+        self.place = place
+        self.demanded = demanded
+        self.reached = reached
+
+
+class NotComparable(BackboneError):
+    """A position is demanded of an answer that says nothing about its topic.
+
+    Args:
+        topic: that topic.
+    """
+
+    def __init__(self, topic: str) -> None:
+        super().__init__(f"no part of the answer folds {topic}, and nothing it folds has come after {topic}: ask a view that hears of it")
+        self.topic = topic
 
 
 class DataLoss(BackboneError):

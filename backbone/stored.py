@@ -128,6 +128,11 @@ def row_bytes(raw: bytes) -> bytes:
     return raw[_HEAD + _ENTRY * raw[1] :] if raw[:1] == FORM else raw
 
 
+def next_offset_of(raw: bytes) -> int:
+    """Next offset of the topic the view folds after the last record folded into the row; 0 if the row does not say."""
+    return int.from_bytes(raw[2:_HEAD], "big") if raw[:1] == FORM else 0
+
+
 def after_of(raw: bytes) -> After:
     """What the row that lies there comes after; nothing if it does not say."""
     if raw[:1] != FORM:

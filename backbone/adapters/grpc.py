@@ -1,35 +1,54 @@
-"""Query views over gRPC: the server of a process's views, and the channel by which a sibling asks it."""
+"""Query views over gRPC: the server of a process's views, and the channel by which a sibling asks it.
+
+Metadata of a question, all optional:
+
+    backbone-at-least    positions the answer must know, as `positions.encode` writes them; several are merged
+    backbone-elsewhere   "ignore" leaves positions on topics aside that no view asked folds; siblings say so, since they do not know
+    backbone-cluster     the Kafka cluster of these positions; another one than ours is refused
+
+and of its answer: `backbone-as-of` (how far the views had read), `backbone-position` (what the answer rests on; to be demanded elsewhere),
+`backbone-age-ms` (so long ago the log held no more than the answer knows), `backbone-cluster`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 import grpc
 import structlog
 from google.protobuf import descriptor_pool
+from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
+from google.rpc import code_pb2
+from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.status_pb2 import Status
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from grpc_status import rpc_status
 
 from backbone.because import because
 from backbone.contract import ResolvedService
 from backbone.declare import On, Query
-from backbone.errors import DataLoss, SettingsError, Unavailable
+from backbone.errors import DataLoss, NotComparable, NotYet, SettingsError, Unavailable
 from backbone.loops.serve import PATIENCE_S, Question, Views
-from backbone.positions import decode, encode
+from backbone.positions import decode, encode, merge
 from backbone.rules import BreaksRules, check
 from backbone.settings import Settings
 
 AT_LEAST = "backbone-at-least"
+ELSEWHERE, IGNORE = "backbone-elsewhere", "ignore"
 AS_OF = "backbone-as-of"
+POSITION = "backbone-position"
 AGE_MS = "backbone-age-ms"
+CLUSTER = "backbone-cluster"
 TRACEPARENT = "traceparent"
+DOMAIN = "backbone"
 
 ANSWER_S = 2.0
 """How long a sibling is waited for, in seconds."""
@@ -43,7 +62,7 @@ SHARED = {"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"s
 STOP_S = 2.0
 LOOK_EVERY_S = 0.1
 AT_ONCE = 1000
-LARGEST_BYTES = 4 * 1024 * 1024
+LARGEST_BYTES = 256 * 1024
 
 Stub = TypeVar("Stub")
 log = structlog.get_logger()
@@ -63,6 +82,7 @@ class Serve:
         self._views = views
         self._host = settings.host
         self._port = settings.grpc_port
+        self._cluster_id = settings.cluster_id
         self._answered = 0
 
     @asynccontextmanager
@@ -119,10 +139,16 @@ class Serve:
 
         Raises:
             ValueError: `backbone-at-least` is no position vector.
+            _AnotherCluster: it is one of another log.
         """
-        at_least = "".join(str(value) for key, value in context.invocation_metadata() or () if key == AT_LEAST)
+        told = [(key, str(value)) for key, value in context.invocation_metadata() or ()]
+        cluster = dict(told).get(CLUSTER, "")
+        if cluster and self._cluster_id and cluster != self._cluster_id:
+            raise _AnotherCluster(f"these positions are of cluster {cluster}, these views are of {self._cluster_id}")
+        at_least = merge(*(decode(value) for key, value in told if key == AT_LEAST))
         left = cast("float | None", context.time_remaining())  # None without a deadline, whatever the stubs say
-        return self._views.question(PATIENCE_S if left is None else max(left - SPARE_S, 0.0), decode(at_least))
+        within_s = PATIENCE_S if left is None else max(left - SPARE_S, 0.0)
+        return self._views.question(within_s, at_least, ignores_elsewhere=dict(told).get(ELSEWHERE) == IGNORE)
 
     def _add_answers(self, server: grpc.aio.Server) -> list[str]:
         answers: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {}
@@ -147,9 +173,16 @@ class Serve:
                 check(request)
             except (BreaksRules, ValueError) as error:
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            except _AnotherCluster as error:
+                await _refuse(context, code_pb2.FAILED_PRECONDITION, "ANOTHER_CLUSTER", error)
             readers = tuple(self._views.reader(view, question) for view in query.views)
             try:
-                response = await line.function(readers if query.joined else readers[0], request)
+                response = await self._views.answer(question, lambda: line.function(readers if query.joined else readers[0], request))
+            except NotYet as error:
+                facts = {"position": error.place, "demanded": str(error.demanded), "reached": str(error.reached)}
+                await _refuse(context, code_pb2.UNAVAILABLE, "NOT_YET", error, facts)
+            except NotComparable as error:
+                await _refuse(context, code_pb2.FAILED_PRECONDITION, "NOT_COMPARABLE", error, {"topic": error.topic})
             except Unavailable as error:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
             except DataLoss as error:
@@ -160,11 +193,29 @@ class Serve:
             if not isinstance(response, response_class):
                 await context.abort(grpc.StatusCode.INTERNAL, f"{line} gave no {response_class.DESCRIPTOR.name}")
             self._answered += 1
-            age = str(self._views.age_ms(question.as_of))
-            context.set_trailing_metadata(((AS_OF, encode(question.as_of)), (AGE_MS, age)))
+            context.set_trailing_metadata((
+                (AS_OF, encode(question.as_of)),
+                (POSITION, encode(question.position)),
+                (AGE_MS, str(self._views.age_ms(question.as_of))),
+                *(((CLUSTER, self._cluster_id),) if self._cluster_id else ()),
+            ))  # fmt: skip
             return response
 
         return answer
+
+
+class _AnotherCluster(Exception):
+    """The positions demanded are of another log."""
+
+
+async def _refuse(
+    context: grpc.aio.ServicerContext[Any, Any], code: int, reason: str, error: Exception, facts: Mapping[str, str] | None = None
+) -> NoReturn:
+    """End a call with a reason that a program can read."""
+    info = AnyMessage()
+    info.Pack(ErrorInfo(reason=reason, domain=DOMAIN, metadata=dict(facts or {})))
+    sent = rpc_status.to_status(Status(code=code, message=str(error), details=[info]))
+    await context.abort(sent.code, sent.details, sent.trailing_metadata)
 
 
 def _response_of(service: str, rpc: str) -> type[Message]:
@@ -190,6 +241,7 @@ class _Because(grpc.aio.UnaryUnaryClientInterceptor):
         cause = because.get()
         if cause is not None and cause.after:
             metadata.add(AT_LEAST, encode(cause.after))
+            metadata.add(ELSEWHERE, IGNORE)
         if cause is not None and cause.traceparent:
             metadata.add(TRACEPARENT, cause.traceparent)
         details = grpc.aio.ClientCallDetails(

@@ -2,9 +2,12 @@
 
 1. A fragment may be read once its watermark has reached the end of its topic seen when this process started, and never below a watermark
    this process has already answered from: rows that were flushed are waited for, not taken for absent.
-2. Who asks may demand a position vector (`backbone-at-least`). On the topic the view folds, the watermark decides; other topics are left
-   aside.
-3. All waiting ends with the question's deadline, in `Unavailable` with the reason.
+2. Who asks may demand a position vector (`backbone-at-least`). On a topic that one of the views folds, its watermark decides. On any other
+   topic, what the row that is read comes after decides: it must have folded something that came after the position demanded. If nothing
+   the views ever folded came after that topic, the demand is `NotComparable`, at once. A list has no row of its own to decide by.
+3. An answer tells how far its views had read (as of), and what it rests on (position): for a row the record that changed it last, for a
+   missing row and for a list the watermark. Who demands that position elsewhere gets an answer that comes after this one.
+4. All waiting ends with the question's deadline, in `Unavailable` with the reason: `NotYet` if it is a demand that is not met.
 """
 
 from __future__ import annotations
@@ -13,17 +16,18 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic
+from typing import Any, Generic, TypeVar
 
 from backbone import damage
 from backbone.contract import ResolvedView
 from backbone.declare import Row, View
-from backbone.errors import Unavailable
+from backbone.errors import NotComparable, NotYet, Unavailable
 from backbone.partitioner import partition_of
 from backbone.ports import AsyncRows, Fetched, Fragment, Log, Place
 from backbone.positions import Vector
+from backbone.stored import After, after_of, next_offset_of
 
 PATIENCE_S = 2.0
 """How long a question without a deadline waits for a view, in seconds."""
@@ -36,6 +40,9 @@ FIRST_PAUSE_S = 0.005
 LAST_PAUSE_S = 0.1
 
 
+Answer = TypeVar("Answer")
+
+
 @dataclass(slots=True)
 class Question:
     """What one asker demands of its answer, and what the answer turns out to know.
@@ -43,12 +50,59 @@ class Question:
     Attributes:
         deadline: by the monotonic clock, in seconds.
         at_least: positions the answer must know.
+        ignores_elsewhere: positions on topics that no view asked folds are left aside: who asks because of an event does not know what
+            his siblings fold.
         as_of: watermarks of the fragments that were read.
+        position: what the answer rests on.
     """
 
     deadline: float
     at_least: Vector = field(default_factory=dict)
+    ignores_elsewhere: bool = False
     as_of: dict[Place, int] = field(default_factory=dict)
+    position: dict[Place, int] = field(default_factory=dict)
+    _topics: set[str] = field(default_factory=set)
+    _compared: set[Place] = field(default_factory=set)
+    _behind: NotYet | None = None
+
+    def begin(self) -> None:
+        """Forget what an earlier try to answer turned out to know."""
+        self.as_of.clear()
+        self.position.clear()
+        self._compared.clear()
+        self._behind = None
+
+    def asks(self, topic: str) -> None:
+        """A view that folds this topic is asked: its watermark decides there."""
+        self._topics.add(topic)
+
+    def rests_on(self, place: Place, offset: int) -> None:
+        """A part of the answer rests on this."""
+        self.position[place] = max(offset, self.position.get(place, 0))
+
+    def elsewhere(self) -> dict[Place, int]:
+        """What is demanded on topics that no view asked folds."""
+        if self.ignores_elsewhere:
+            return {}
+        return {place: wanted for place, wanted in self.at_least.items() if place[0] not in self._topics}
+
+    def compare(self, who: str, place: Place, wanted: int, reached: int) -> None:
+        """A row decides whether a position elsewhere is known."""
+        self._compared.add(place)
+        if reached < wanted and self._behind is None:
+            at = f"{place[0]}/{place[1]}"
+            self._behind = NotYet(f"{who} comes after {at} up to {reached}, the question demands {wanted}", at, wanted, reached)
+
+    def settled(self) -> NotYet | None:
+        """What is missing until the answer knows all that is demanded, if something is.
+
+        Raises:
+            NotComparable: no part of the answer could decide that.
+        """
+        for topic, partition in self.elsewhere():
+            if (topic, partition) not in self._compared:
+                raise NotComparable(topic)
+        return self._behind
 
 
 class Views:
@@ -79,6 +133,7 @@ class Views:
         self._places = sorted({(view.topic.name, partition) for view in views for partition in range(partitions)})
         self._samples: deque[tuple[float, Mapping[Place, int]]] = deque(maxlen=SAMPLES)
         self._floors: dict[Fragment, int] = {}
+        self._upstream: dict[str, set[str]] = {}
         self._caught_up = False
         self._asking = 0
         self._waits_for = "the log has not told yet where the topics end"
@@ -126,10 +181,48 @@ class Views:
             view: which.
             question: whose deadline and positions count; without, each read waits `PATIENCE_S` at most.
         """
-        return ViewReader(self, self._views[id(view)], question)
+        resolved = self._views[id(view)]
+        if question is not None:
+            question.asks(resolved.topic.name)
+        return ViewReader(self, resolved, question)
+
+    async def answer(self, question: Question, ask: Callable[[], Awaitable[Answer]]) -> Answer:
+        """Ask until the answer knows all that is demanded, on any topic.
+
+        Args:
+            question: with whose readers `ask` reads.
+            ask: reads; is called again while the answer does not know enough.
+
+        Raises:
+            NotYet: it did not in time.
+            NotComparable: it never will, as far as anybody can tell.
+        """
+        pause = FIRST_PAUSE_S
+        while True:
+            question.begin()
+            answer = await ask()
+            behind = question.settled()
+            if behind is None:
+                return answer
+            if self._clock() + pause >= question.deadline:
+                raise behind
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, LAST_PAUSE_S)
+
+    async def comes_after(self, view: ResolvedView, topic: str) -> bool:
+        """Whether anything a view folded came after a topic; once it has, it has for good.
+
+        Raises:
+            Unavailable: the rows cannot be reached.
+        """
+        known = self._upstream.setdefault(view.name, set())
+        if topic not in known:
+            known |= await self._rows.upstream(self._fragments(view))
+        return topic in known
 
     def age_ms(self, as_of: Vector) -> int:
-        """How long ago the log ended where an answer ends, in milliseconds; a lower bound when that is longer than is remembered."""
+        """How old the picture of an answer is, in milliseconds: it shows all that lay in the log so long ago; a lower bound when that is
+        longer than is remembered (`SAMPLES` looks)."""
         now = self._clock()
         for at, ends in reversed(self._samples):
             if all(ends.get(place, 0) <= mark for place, mark in as_of.items()):
@@ -164,15 +257,16 @@ class Views:
         while True:
             try:
                 found = await self._rows.fetch(wanted)
-                late = self._late(fragments, found) or _behind(fragments, found, topic, question.at_least)
+                late = self._late(fragments, found)
+                why = Unavailable(late) if late is not None else _behind(fragments, found, topic, question.at_least)
             except Unavailable as error:
-                late = str(error)
+                why = error
             else:
-                if late is None:
+                if why is None:
                     self._answered(fragments, found, topic, question)
                     return found
             if self._clock() + pause >= question.deadline:
-                raise Unavailable(late)
+                raise why
             await asyncio.sleep(pause)
             pause = min(pause * 2, LAST_PAUSE_S)
 
@@ -184,17 +278,20 @@ class Views:
         """
         fragments = self._fragments(view)
         # The index may be younger than these watermarks, never older.
-        await self.fetch([(fragment, ()) for fragment in fragments], view.topic.name, question)
+        found = await self.fetch([(fragment, ()) for fragment in fragments], view.topic.name, question)
+        for fragment, one in zip(fragments, found, strict=True):
+            question.rests_on((view.topic.name, fragment.partition), one.watermark or 0)
         return await self._rows.newest(fragments, index, group, limit)
 
-    def question(self, within_s: float = PATIENCE_S, at_least: Vector | None = None) -> Question:
+    def question(self, within_s: float = PATIENCE_S, at_least: Vector | None = None, *, ignores_elsewhere: bool = False) -> Question:
         """A question that is asked now.
 
         Args:
             within_s: how long it waits, in seconds.
             at_least: positions the answer must know.
+            ignores_elsewhere: whether positions on topics that no view asked folds are left aside.
         """
-        return Question(self._clock() + within_s, at_least or {})
+        return Question(self._clock() + within_s, at_least or {}, ignores_elsewhere)
 
     def fragment(self, view: ResolvedView, key: str) -> Fragment:
         """Where the row of a key lies."""
@@ -239,7 +336,19 @@ class ViewReader(Generic[Row]):
             Unavailable: the view did not know enough in time.
             DataLoss: the row is damaged.
         """
-        return (await self._rows([key], self._asked())).get(key)
+        question = self._asked()
+        found = await self._raw([key], question)
+        raw = found.get(key)
+        row = self._row(key, raw)
+        elsewhere = question.elsewhere()
+        if elsewhere:
+            known = After() if raw is None else after_of(raw)
+            who = f"row {key!r} of {self._view.name}" if raw is not None else f"{self._view.name} has no row {key!r} yet, which"
+            for place, wanted in elsewhere.items():
+                reached = known.knows(place)
+                if reached or await self._views.comes_after(self._view, place[0]):
+                    question.compare(who, place, wanted, reached)
+        return row
 
     async def get_many(self, keys: Sequence[str]) -> Mapping[str, Row]:
         """The rows that exist among `keys`, in one round trip.
@@ -269,22 +378,33 @@ class ViewReader(Generic[Row]):
         return self._question or self._views.question()
 
     async def _rows(self, keys: Sequence[str], question: Question) -> dict[str, Row]:
+        found = {key: self._row(key, raw) for key, raw in (await self._raw(keys, question)).items()}
+        return {key: row for key, row in found.items() if row is not None}
+
+    def _row(self, key: str, raw: bytes | None) -> Row | None:
+        return None if raw is None else damage.row_of(self._view.view.row, self._view.name, key, raw)
+
+    async def _raw(self, keys: Sequence[str], question: Question) -> dict[str, bytes | None]:
         by_fragment: dict[Fragment, list[str]] = {}
         for key in keys:
             by_fragment.setdefault(self._views.fragment(self._view, key), []).append(key)
         found = await self._views.fetch(list(by_fragment.items()), self._view.topic.name, question)
-        rows: dict[str, Row] = {}
-        for asked, fetched in zip(by_fragment.values(), found, strict=True):
+        rows: dict[str, bytes | None] = {}
+        for (fragment, asked), fetched in zip(by_fragment.items(), found, strict=True):
+            mark = fetched.watermark or 0
             for key, raw in zip(asked, fetched.rows, strict=True):
-                if raw is not None:
-                    rows[key] = damage.row_of(self._view.view.row, self._view.name, key, raw)
+                rows[key] = raw
+                last = 0 if raw is None else next_offset_of(raw)
+                question.rests_on((self._view.topic.name, fragment.partition), last or mark)
         return rows
 
 
-def _behind(fragments: Sequence[Fragment], found: Sequence[Fetched], topic: str, at_least: Vector) -> str | None:
+def _behind(fragments: Sequence[Fragment], found: Sequence[Fetched], topic: str, at_least: Vector) -> NotYet | None:
     """What is missing until these fragments know the positions demanded, if something is."""
     for fragment, one in zip(fragments, found, strict=True):
         wanted = at_least.get((topic, fragment.partition), 0)
-        if (one.watermark or 0) < wanted:
-            return f"{fragment.view} knows {topic}/{fragment.partition} up to {one.watermark or 0}, the question demands {wanted}"
+        reached = one.watermark or 0
+        if reached < wanted:
+            at = f"{topic}/{fragment.partition}"
+            return NotYet(f"{fragment.view} knows {at} up to {reached}, the question demands {wanted}", at, wanted, reached)
     return None

@@ -19,6 +19,7 @@ from backbone.envelope import encode
 from backbone.loops.project import Project
 from backbone.partitioner import partition_of
 from backbone.ports import Fragment, Log, Place, Rows
+from backbone.positions import Vector, to_proto
 from backbone.settings import Settings
 from backbone.v1.meta_pb2 import Meta
 from backbone.v1.private_pb2 import Quarantined
@@ -112,20 +113,21 @@ class Shown:
         keys = [str(getattr(event, self.view.key)).encode() for event in events]
         self.append([(key, self.value(event), partition_of(key, PARTITIONS)) for key, event in zip(keys, events, strict=True)])
 
-    def say(self, event: Message) -> dict[Place, int]:
-        """Append one event; the position after it."""
+    def say(self, event: Message, after: Vector | None = None) -> dict[Place, int]:
+        """Append one event that comes after some positions; the position after it."""
         key = str(getattr(event, self.view.key))
         appender = self.log.appender()
-        partition, offset = appender.append(self.topic, key.encode(), self.value(event)).result(WITHIN_S)
+        partition, offset = appender.append(self.topic, key.encode(), self.value(event, after)).result(WITHIN_S)
         appender.close()
         self.appended[key] = None
         return {(self.topic, partition): offset + 1}
 
-    def value(self, event: Message) -> bytes:
+    def value(self, event: Message, after: Vector | None = None) -> bytes:
         """The bytes of an event as its writer writes them."""
         number = self.view.topic.number(type(event))
         assert number is not None
-        meta = Meta(id=f"payments.payments:{next(self.numbers)}", writer="payments.payments")
+        identity = f"payments.payments:{next(self.numbers)}"
+        meta = Meta(id=identity, writer="payments.payments", after=to_proto(after or {}))
         return encode(number, event.SerializeToString(), meta.SerializeToString())
 
     def append(self, records: Sequence[tuple[bytes | None, bytes | None, int]]) -> None:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 import pytest
+from google.rpc.error_details_pb2 import ErrorInfo
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_status import rpc_status
 from retail.payments.views.v1.risk_pb2 import CustomerHistory, GetCustomerHistoryRequest
 from retail.payments.views.v1.risk_pb2_grpc import RiskViewServiceStub
 
@@ -19,7 +21,7 @@ from backbone.adapters.grpc import Serve, connect_sibling
 from backbone.adapters.memory import MemoryLog
 from backbone.adapters.memory_rows import AsyncMemoryRows, MemoryRows
 from backbone.because import Because, because
-from backbone.errors import DataLoss, SettingsError, Unavailable
+from backbone.errors import DataLoss, NotComparable, SettingsError, Unavailable
 from backbone.local.ports import free_port
 from backbone.loops.project import Project
 from backbone.loops.serve import Views
@@ -27,7 +29,7 @@ from backbone.partitioner import partition_of
 from backbone.ports import Fetched, Fragment, Place
 from backbone.positions import Vector, decode, encode
 from backbone.settings import Settings
-from tests.examples import payment_authorized
+from tests.examples import payment_authorized, payment_captured
 from tests.loops.histories import PARTITIONS, WRONG, Shown, customers, shown
 
 if TYPE_CHECKING:
@@ -207,15 +209,130 @@ async def test_a_position_that_does_not_come_in_time_is_named(here: Shown, rows:
             assert (within_s or 2.0) - 0.3 < time.monotonic() - began < at_most
 
 
-async def test_positions_elsewhere_are_left_aside(here: Shown, rows: MemoryRows, project: Project) -> None:
-    """Other topics, and partitions that no part of the answer comes from."""
+async def test_positions_of_other_partitions_are_left_aside(here: Shown, rows: MemoryRows, project: Project) -> None:
+    """No part of the answer comes from there."""
     here.tell(payment_authorized("o-1", "a"))
     here.fold(project, rows)
     other = 1 - partition_of(b"a", PARTITIONS)
     async with serving(here, views_of(here, rows)) as settings:
         await until(lambda: _is(settings, SERVING), "serving")
-        at_least = f"retail.ordering.orders.v1/0@1000,{here.topic}/{other}@1000"
-        assert (await ask(settings, "a", at_least, within_s=1)).authorized == 1
+        assert (await ask(settings, "a", f"{here.topic}/{other}@1000", within_s=1)).authorized == 1
+
+
+ELSEWHERE: Place = ("retail.ordering.orders.v1", 3)
+
+
+def elsewhere(offset: int, topic: str = ELSEWHERE[0]) -> Vector:
+    """A position of a topic that the view does not fold."""
+    return {(topic, ELSEWHERE[1]): offset}
+
+
+async def told(settings: Settings, customer: str, *metadata: tuple[str, str], within_s: float = 5.0) -> dict[str, str]:
+    """What an answer says of itself."""
+    async with asking(settings) as stub:
+        call = stub.GetCustomerHistory(GetCustomerHistoryRequest(customer_id=customer), metadata=metadata, timeout=within_s)
+        await call
+        return {str(key): str(value) for key, value in await call.trailing_metadata()}
+
+
+async def info(settings: Settings, customer: str, *metadata: tuple[str, str], within_s: float = 5.0) -> tuple[grpc.StatusCode, ErrorInfo]:
+    """Code and reason of what cannot be answered."""
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await told(settings, customer, *metadata, within_s=within_s)
+    found = ErrorInfo()
+    status = rpc_status.from_call(cast("Any", raised.value))
+    assert status is not None
+    assert status.details[0].Unpack(found)
+    return raised.value.code(), found
+
+
+async def test_on_a_topic_the_view_does_not_fold_the_row_decides(here: Shown, rows: MemoryRows, project: Project) -> None:
+    """It knows what came before what it folded, however far the view is; what it does not know yet is waited for."""
+    here.say(payment_authorized("o-1", "a"), elsewhere(5))
+    here.say(payment_authorized("o-2", "b"), elsewhere(50))
+    here.fold(project, rows)
+    async with serving(here, views_of(here, rows)) as settings:
+        await until(lambda: _is(settings, SERVING), "serving")
+        assert (await ask(settings, "a", encode(elsewhere(5)), within_s=1)).authorized == 1
+        code, why = await info(settings, "a", ("backbone-at-least", encode(elsewhere(6))), within_s=0.3)
+        assert (code, why.reason) == (grpc.StatusCode.UNAVAILABLE, "NOT_YET")
+        assert dict(why.metadata) == {"position": "retail.ordering.orders.v1/3", "demanded": "6", "reached": "5"}
+        asked = asyncio.create_task(ask(settings, "a", encode(elsewhere(6)), within_s=10))
+        await asyncio.sleep(0)
+        here.say(payment_authorized("o-3", "a"), elsewhere(6))
+        await asyncio.to_thread(here.fold, project, rows)
+        assert (await asked).authorized == 2
+
+
+async def test_a_row_that_is_not_there_yet_is_waited_for(here: Shown, rows: MemoryRows, project: Project) -> None:
+    """If the view hears of that topic at all; several demands are one."""
+    here.say(payment_authorized("o-1", "a"), elsewhere(5))
+    here.fold(project, rows)
+    async with serving(here, views_of(here, rows)) as settings:
+        await until(lambda: _is(settings, SERVING), "serving")
+        demands = (("backbone-at-least", encode(elsewhere(9))), ("backbone-at-least", encode(elsewhere(7))))
+        code, why = await info(settings, "b", *demands, within_s=0.3)
+        assert (code, why.reason, why.metadata["demanded"]) == (grpc.StatusCode.UNAVAILABLE, "NOT_YET", "9")
+        asked = asyncio.create_task(told(settings, "b", *demands, within_s=10))
+        here.say(payment_authorized("o-2", "b"), elsewhere(9))
+        await asyncio.to_thread(here.fold, project, rows)
+        assert decode((await asked)["backbone-position"]) == decode((await told(settings, "b"))["backbone-position"])
+
+
+async def test_what_the_view_never_heard_of_is_not_comparable_at_once(here: Shown, rows: MemoryRows, project: Project) -> None:
+    """Waiting would be in vain; a sibling that does not know what the view folds may have it left aside."""
+    here.say(payment_authorized("o-1", "a"), elsewhere(5))
+    here.fold(project, rows)
+    never = ("backbone-at-least", encode(elsewhere(1, "retail.fulfilment.stock.v1")))
+    async with serving(here, views_of(here, rows)) as settings:
+        await until(lambda: _is(settings, SERVING), "serving")
+        began = time.monotonic()
+        code, why = await info(settings, "a", never, within_s=10)
+        assert time.monotonic() - began < 2
+        assert (code, why.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "NOT_COMPARABLE")
+        assert dict(why.metadata) == {"topic": "retail.fulfilment.stock.v1"}
+        assert await told(settings, "a", never, ("backbone-elsewhere", "ignore"), within_s=1)
+
+
+async def test_a_list_has_no_row_of_its_own_to_decide_by(here: Shown, rows: MemoryRows, project: Project) -> None:
+    """On the topic it folds, all partitions decide."""
+    here.say(payment_authorized("o-1", "a"), elsewhere(5))
+    here.fold(project, rows)
+    views = views_of(here, rows)
+    await views.look()
+    question = views.question(5, elsewhere(5))
+    reader = views.reader(here.view.view, question)
+    with pytest.raises(NotComparable, match=r"retail\.ordering\.orders\.v1"):
+        await views.answer(question, lambda: reader.newest("by_success", "seldom", 10))
+    question = views.question(5, here.ends())
+    reader = views.reader(here.view.view, question)
+    assert [row.customer_id for row in await views.answer(question, lambda: reader.newest("by_success", "seldom", 10))] == ["a"]
+    assert question.position == here.ends()
+
+
+async def test_what_an_answer_rests_on_is_what_changed_its_row_last(here: Shown, rows: MemoryRows, project: Project) -> None:
+    """So that others can be held to it; for a missing row there is only the watermark."""
+    last = here.say(payment_authorized("o-1", "a"))
+    here.tell(payment_captured("o-1", "a"))
+    here.tell(*customers(8))
+    here.fold(project, rows)
+    async with serving(here, views_of(here, rows)) as settings:
+        await until(lambda: _is(settings, SERVING), "serving")
+        found = await told(settings, "a")
+        assert decode(found["backbone-position"]) == last
+        assert decode(found["backbone-as-of"]) == {place: end for place, end in here.ends().items() if place in last}
+        missing = await told(settings, "nobody")
+        assert missing["backbone-position"] == missing["backbone-as-of"]
+
+
+async def test_positions_of_another_cluster_are_refused(here: Shown, rows: MemoryRows, project: Project) -> None:
+    """Offsets of one log mean nothing in another."""
+    here.settings = here.settings.model_copy(update={"cluster_id": "ours"})
+    async with serving(here, views_of(here, rows)) as settings:
+        await until(lambda: _is(settings, SERVING), "serving")
+        assert (await told(settings, "a", ("backbone-cluster", "ours")))["backbone-cluster"] == "ours"
+        code, why = await info(settings, "a", ("backbone-cluster", "theirs"))
+        assert (code, why.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "ANOTHER_CLUSTER")
 
 
 async def test_what_cannot_be_answered_gets_its_code(here: Shown, rows: MemoryRows, project: Project) -> None:
@@ -368,6 +485,7 @@ async def test_a_sibling_says_why_it_asks(here: Shown) -> None:
     assert "backbone-at-least" not in plain
     assert 1 < left < 3
     assert told["backbone-at-least"] == "topic/3@7"
+    assert told["backbone-elsewhere"] == "ignore", "it does not know what its siblings fold"
     assert told["traceparent"] == trace
     assert told["own"] == "1"
     assert 8 < longer < 10
