@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from zlib import crc32
 
 from backbone.testing.simulated.faults import Fault
+from tests.simulation.checked import findings
 from tests.simulation.judge import wrong_with
 from tests.simulation.shop import Plan, Shop
 
@@ -48,8 +49,9 @@ def run(plan: Plan) -> Ran:
         wrong = [] if shop.open() else [f"rest: the shop does not open: {simulation.unrest()}"]
         wrong += [] if wrong or shop.trade() else [f"rest: {simulation.unrest() or f'{len(shop.wishes)} wishes are not taken in'}"]
         simulated_s = time.process_time() - began_s
-        if not wrong:
-            wrong = wrong_with(shop)
+        # Whatever does not come to rest is judged as it stands: it had its time.
+        found = [f"checker {finding}" for finding in findings(shop)]
+        wrong = wrong + found if wrong else wrong_with(shop) + found
         if not wrong:
             before = _public(shop)
             simulation.restart_all()

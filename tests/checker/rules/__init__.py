@@ -1,0 +1,1 @@
+"""What must hold, each rule a function of what was seen that yields what breaks it."""
