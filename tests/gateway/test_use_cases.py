@@ -204,6 +204,21 @@ async def test_an_unconfirmed_request_is_pending_and_answered_when_it_arrives_af
     assert (await again).order.status == CONFIRMED
 
 
+async def test_a_pending_order_whose_request_never_arrives_is_unknown_until_it_is_placed_again() -> None:
+    platform = Platform(shop=confirming, refuses=Unconfirmed("no acknowledgement"))
+    orders, _ = platform.use_cases()
+    placed = await orders.place(by(), an_order(wait_s=0.05))
+    assert (placed.order.status, placed.HasField("position")) == (PENDING, False)
+
+    with pytest.raises(Refusal) as refused:
+        await orders.get(by(), GetOrderRequest(order_id=placed.order.order_id))
+    assert refused.value.code == code_pb2.NOT_FOUND
+
+    platform.refuses = None
+    again = await orders.place(by(), an_order())
+    assert (again.order.order_id, again.order.status, len(platform.log)) == (placed.order.order_id, CONFIRMED, 1)
+
+
 async def test_an_answer_counts_though_the_acknowledgement_never_came() -> None:
     platform = Platform(shop=confirming, silent=True)
     orders, _ = platform.use_cases()
