@@ -251,6 +251,26 @@ def tail(checkout: Checkout, what: str, from_beginning: bool, seconds: float | N
             return
 
 
+@main.command()
+@click.argument("topic")
+@click.option("--to", "into", required=True, type=click.Path(path_type=Path), help="The file: one CloudEvent in JSON a line.")
+@click.option("--image", type=click.Path(path_type=Path, exists=True), help="Descriptor image to read with [the checkout's contracts].")
+@click.pass_obj
+def export(checkout: Checkout, topic: str, into: Path, image: Path | None) -> None:
+    """Write TOPIC as it is now into a file for DuckDB, Polars, Spark or jq. Exit code 1 if something of it is missing there.
+
+    A topic is taken apart with a descriptor image alone, such as a release's protos/released/<n>.binpb.
+    """
+    from backbone.operations import export as operation
+
+    with looking(checkout) as (log, _, settings), progress("reading the topic") as report:
+        done = operation.export(log, topic, operation.image_of(checkout.root, image), into, settings.partitions, report)
+    click.echo(f"{into}: {done.events:,} events of {topic}")
+    for line in done.words():
+        click.echo(line, err=True)
+    sys.exit(0 if done.whole else TROUBLE)
+
+
 @main.group()
 def quarantine() -> None:
     """Records that were set aside because they could not be decoded, decided or folded."""
