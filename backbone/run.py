@@ -33,7 +33,7 @@ from backbone.adapters.grpc import Serve, connect_sibling
 from backbone.adapters.kafka import KafkaLog
 from backbone.adapters.redis import AsyncRedisRows, RedisRows
 from backbone.contract import ResolvedService, resolve_context
-from backbone.declare import Context, Heard, Raise, Reader, Service, Tail, View
+from backbone.declare import Asking, Context, Heard, Raise, Reader, Service, Tail, View
 from backbone.errors import BackboneError, ContractError, SettingsError, Unavailable, WorkerEnded
 from backbone.loops.act import Act
 from backbone.loops.decide import Decide
@@ -41,9 +41,9 @@ from backbone.loops.listen import Listen
 from backbone.loops.own_thread import HANGS_S
 from backbone.loops.project import Project
 from backbone.loops.repartition import Repartition
-from backbone.loops.serve import Views
+from backbone.loops.serve import Asked, Views
 from backbone.loops.take_in import BoundIntake, Poll
-from backbone.ports import Log
+from backbone.ports import Log, Place
 from backbone.settings import Settings
 from backbone.topology import topology
 
@@ -145,6 +145,10 @@ class Handles:
     def reader(self, view: View[Row]) -> Reader[Row]:
         """Rows of a view of this service."""
         return self.views.reader(view)
+
+    def asking(self, within_s: float, at_least: Mapping[Place, int]) -> Asking:
+        """A question to the views of this service."""
+        return Asked(self.views, self.views.question(within_s, at_least))
 
     async def reader_of_now(self, view: View[Row]) -> Reader[Row]:
         """Rows of a view of this service that know all that the log holds now."""
@@ -285,15 +289,20 @@ async def run(context: Context, settings: Settings, names: Sequence[str] = (), e
         if kafka is None:
             return _exit_code(process)
         stack.callback(kafka.close)
-        await _start(process, kafka, stack)
-        if not process.end.is_set():
-            log.info("started", context=context.name, services=[s.name for s in services], **process.addresses)
-        await _until_end(process)
-        ending(process)
-        process.ready, process.why_not = False, "stopping"
+        async with AsyncExitStack() as edges:
+            await _start(process, kafka, edges)
+            if not process.end.is_set():
+                log.info("started", context=context.name, services=[s.name for s in services], **process.addresses)
+            await _until_end(process)
+            ending(process)
+            process.ready, process.why_not = False, "stopping"
+            log.info("stopping", context=context.name, slot=settings.slot)
+        # Nobody is served any more: clients went elsewhere, with their answer or their handle.
+        log.info("edges closed", context=context.name, slot=settings.slot)
         for running in process.loops:
             running.ask_to_stop()
-    await asyncio.to_thread(_join, process.loops)
+        await asyncio.to_thread(_join, process.loops)
+        log.info("stopped", context=context.name, slot=settings.slot)
     return _exit_code(process)
 
 

@@ -22,8 +22,9 @@ import psutil
 from backbone.local import guard
 from backbone.local.errors import LocalError, StartError
 
-STOP_S = 15.0
-"""Seconds a process has to end after SIGTERM before it gets SIGKILL, said aloud."""
+STOP_S = 20.0
+"""Seconds a process has to end after SIGTERM before it gets SIGKILL, said aloud; longer than a transaction may stay open, and than a
+process takes to let its callers go and to finish its batch."""
 
 LOG_BYTES = 16 * 1024 * 1024
 """A log file that is longer when its process starts is set aside under `.1`, replacing an older one."""

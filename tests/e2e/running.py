@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +22,28 @@ from demo.rest import wait_for_rest
 from laws import books, log
 from laws.check import Verdict, check
 from laws.entries import Entry
+from laws.history import Recorder
 from shop import shop
+from tests.checker.check import judge
+from tests.checker.reading import world
+from tests.checker.world import Finding
 from tests.e2e.client import Customer
 from tests.local.waiting import wait_until
 
 TEST_ARTICLES: Mapping[str, int] = {
-    **{f"T-{word}": 1000 for word in ("ONE", "TWO", "KEY", "CANCEL", "CARD", "OUTAGE", "LOST", "SLOW", "WAIT", "DOOR", "SPLIT", "LATE")},
+    **{
+        f"T-{word}": 1000
+        for word in ("ONE", "TWO", "KEY", "CANCEL", "CARD", "OUTAGE", "LOST", "SLOW", "WAIT", "DOOR", "SPLIT", "LATE", "MANY")
+    },
     "T-PRICE": 1000,
     "T-FEW": 700,
     "T-LAST": 700,
     "T-FREE": 0,
 }
 """Articles nobody but tests asks for, with their prices."""
+HISTORY = "history.jsonl"
+"""What customers asked and were told, in the folder of the stack."""
+
 PLENTY = 1000
 FEW = {"T-FEW": 2, "T-LAST": 1}
 ZONES = ("zone-1", "zone-2", "zone-3")
@@ -45,6 +55,7 @@ class Shop:
 
     here: RunningPlatform
     purchases: Sequence[Purchase]
+    history: Recorder = field(default_factory=Recorder)
 
     @property
     def kafka(self) -> str:
@@ -53,7 +64,7 @@ class Shop:
 
     def customer(self, name: str = "") -> Customer:
         """A customer at its door."""
-        return Customer(self.here.grpc, name)
+        return Customer(self.here.grpc, name, self.history)
 
     def rest(self, within_s: float = 60.0) -> None:
         """Wait until nothing is under way."""
@@ -63,6 +74,11 @@ class Shop:
         """What the laws say once it is at rest."""
         self.rest()
         return check(self.entries(), books.read(self.here.outside["provider"]))
+
+    def findings(self) -> tuple[Finding, ...]:
+        """What the checker finds in log, views, books and in what its customers were told, once it is at rest."""
+        self.rest()
+        return judge(world(self.here.stack.folder, self.here.stack.folder / HISTORY)).smallest()
 
     def entries(self) -> Iterator[Entry]:
         """Everything that lies in its log."""
@@ -177,7 +193,7 @@ def a_shop(
     said: list[str] = []
     try:
         with running(folder / "stack", shop, fresh=True, environment=environment, files=files, split=split, announce=said.append) as here:
-            up = Shop(here, chosen)
+            up = Shop(here, chosen, Recorder(here.stack.folder / HISTORY))
             up.rest(120.0)
             yield up
             assert not here.stack.supervisor.given_up, "\n".join(said)
