@@ -200,7 +200,9 @@ class Decide:
     def close(self) -> None:
         """Leave the group, then let go of the producer."""
         self._consumer.close()
+        log.info("consumer closed", service=self.name, slot=self._settings.slot)
         self._producer.close()
+        log.info("producer closed", service=self.name, slot=self._settings.slot)
 
     # Taking over and letting go: called by the consumer inside poll, between two batches.
 
@@ -230,6 +232,9 @@ class Decide:
         partition = self._taking_over.take_over(number, committed, self._producer, self._former.pop(number, None))
         for key, held in partition.aggregates.items():
             self._arm(partition, key, held)
+        if partition.frozen:
+            self._consumer.pause([(topic, number) for topic in self._inputs])
+            log.error("partition paused", service=self.name, partition=number, reason=partition.frozen)
         return partition
 
     def _recover(self, error: WorkerEnded) -> None:
@@ -241,7 +246,7 @@ class Decide:
             partition = self._taken_over(number)
             self._partitions[number] = partition
             places = [(topic, number) for topic in self._inputs]
-            if former.waits_for:
+            if (former.waits_for or former.frozen) and not partition.frozen:
                 self._consumer.resume(places)
             for topic, _ in places:
                 self._consumer.seek((topic, number), partition.positions[topic])

@@ -591,7 +591,9 @@ def test_an_older_build_keeps_off_a_partition_with_newer_state_and_says_so() -> 
     world.comes(examples.item_catalogued())
     idle(older)
     assert len(prices(world)) == 1
-    assert "version 2" in older.status()["partitions"][partition]["frozen"]
+    status = older.status()["partitions"][partition]
+    assert "version 2" in status["frozen"]
+    assert older._consumer.positions()[CATALOGUE, partition] == status["positions"][CATALOGUE], "it is not even fetched"
     assert not older.ready
 
 
