@@ -101,17 +101,6 @@ def _netstring(raw: bytes) -> tuple[bytes, bytes]:
     return rest[:size], rest[size + 1 :]
 
 
-def record_id(writer: str, topic_id: str, partition: int, offset: int, index: int) -> str:
-    """Identity of what a writer says because of a record: the same record gives the same identities, whoever decides it again.
-
-    Args:
-        writer: <context>.<service>.
-        topic_id: what Kafka calls the input topic, unique for ever.
-        index: number among all that is said for that record, from 0.
-    """
-    return f"{writer}:{topic_id}:{partition}:{offset}:{index}"
-
-
 def root_id(writer: str, request_id: str) -> str:
     """Identity of an event that no record caused: the same request gives the same identity."""
     return f"{writer}:{request_id}"
@@ -179,17 +168,22 @@ def encode(number: int, event: bytes, meta: bytes) -> bytes:
 
 
 class Said(NamedTuple):
-    """What all that is said because of one record has in common."""
+    """What all that is said because of one record has in common.
+
+    Attributes:
+        prefix: writer and coordinate of the record, in its topic's unique id: the same record gives the same identities, whoever decides
+            it again.
+    """
 
     prefix: str
     tail: bytes
 
     def meta(self, index: int, sequence: int) -> bytes:
         """The bytes of the meta of the index-th thing said."""
-        return _text(ID_TAG, f"{self.prefix}:{index}") + _number(SEQUENCE_TAG, sequence) + self.tail
+        return _text(ID_TAG, self.id(index)) + _number(SEQUENCE_TAG, sequence) + self.tail
 
     def id(self, index: int) -> str:
-        """The identity of the index-th thing said."""
+        """The identity of the index-th thing said, counted from 0."""
         return f"{self.prefix}:{index}"
 
 
@@ -286,5 +280,5 @@ def root_meta(
         writer=writer,
         build=build,
         traceparent=traceparent,
-        after=[Position(topic=t, partition=p, next_offset=o) for (t, p), o in sorted((after or {}).items())],
+        after=[Position(topic=t, partition=p, next_offset=o) for (t, p), o in sorted((after or {}).items())[-MOST_AFTER:]],
     )

@@ -170,7 +170,7 @@ async def test_a_command_is_done_and_its_outcome_says_for_which_command_when_and
     assert told.meta.HasField("occurred_at")
     topic_id = stage.log.topics()[stage.payments.commands.name][0]
     partition = partition_of(b"order-1", PARTITIONS)
-    assert told.meta.id == envelope.record_id(stage.service.name, topic_id, partition, 0, 0)
+    assert told.meta.id == f"{stage.service.name}:{topic_id}:{partition}:0:0"
     assert from_proto(told.meta.after) == {("t", 0): 7, (stage.payments.commands.name, partition): 1}
     assert stage.payments.tombstones() == [envelope.entry_key("order-1", command)]
 
