@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from backbone.local.kafka import SETTINGS, VERSION, answering_cluster, new_cluster_id
+from backbone.local.kafka import ALONE, SETTINGS, VERSION, answering_cluster, new_cluster_id
 from backbone.local.ports import free_port
 from backbone.local.valkey import is_answering
 
@@ -74,6 +74,7 @@ def kafka_in_container() -> Iterator[tuple[str, str]]:
     bootstrap = f"{container.get_container_host_ip()}:{port}"
     settings = {
         **SETTINGS,
+        **ALONE,
         "process.roles": "broker,controller",
         "node.id": "1",
         "controller.quorum.voters": "1@localhost:9093",

@@ -89,7 +89,7 @@ ALONE: Mapping[str, str] = {
     # nor does it fence itself when it stops, while transactions end
     "controlled.shutdown.enable": "false",
 }
-"""What only the embedded broker is told."""
+"""What only the embedded broker is told, and one in a container that a test begins and ends."""
 
 
 def new_cluster_id() -> str:
