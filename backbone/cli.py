@@ -51,7 +51,10 @@ class Commands(click.Group):
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
-    "--platform", "platform_at", metavar="MODULE:ATTR", help="Where the platform is declared [BACKBONE_PLATFORM, pyproject.toml]."
+    "--platform",
+    "platform_at",
+    metavar="MODULE:ATTR",
+    help="Where the platform, or a context alone, is declared [BACKBONE_PLATFORM, pyproject.toml].",
 )
 @click.option("--folder", type=click.Path(path_type=Path), help="Where the local stack lies [BACKBONE_FOLDER, .backbone in the checkout].")
 @click.pass_context

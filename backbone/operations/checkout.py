@@ -25,7 +25,7 @@ FOLDER_VARIABLE = "BACKBONE_FOLDER"
 PLATFORM_VARIABLE = "BACKBONE_PLATFORM"
 CONTRACTS_VARIABLE = "BACKBONE_CONTRACTS"
 
-Declared = TypeVar("Declared", Platform, Context)
+Declared = TypeVar("Declared", bound=Platform | Context)
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Checkout:
         return self.declared.rpartition(":")[2].replace("_", "-") or self.root.name
 
     def platform(self) -> Platform:
-        """The declared platform.
+        """The declared platform; a context that is declared instead is all of it.
 
         Raises:
             SettingsError: nobody says where it is, or it cannot be imported from there.
@@ -68,7 +68,8 @@ class Checkout:
                 f'no platform is named: write [tool.backbone] platform = "module:attribute" into {self.root / "pyproject.toml"}, '
                 f"or set {PLATFORM_VARIABLE}"
             )
-        return self._imported(self.declared, Platform)
+        found: Platform | Context = self._imported(self.declared, Platform, Context)
+        return Platform(found) if isinstance(found, Context) else found
 
     def context(self, name: str) -> Context:
         """One context, imported without the others.
@@ -140,7 +141,7 @@ class Checkout:
         state = self.stack()
         return self.variables.get(redis_variable(context)) or (state.redis.get(context) if state else None)
 
-    def _imported(self, place: str, kind: type[Declared]) -> Declared:
+    def _imported(self, place: str, *kinds: type[Declared]) -> Declared:
         module_name, _, attribute = place.partition(":")
         if str(self.root) not in sys.path:
             sys.path.insert(0, str(self.root))
@@ -153,8 +154,9 @@ class Checkout:
                 f"{module_name} cannot be imported: {error}. If it is generated from a contract, run `make protos`"
             ) from error
         found: Any = getattr(module, attribute, None)
-        if not isinstance(found, kind):
-            raise SettingsError(f"{place} is {type(found).__name__}, not a {kind.__name__}: name it module:attribute")
+        if not isinstance(found, kinds):
+            wanted = " or ".join(kind.__name__ for kind in kinds)
+            raise SettingsError(f"{place} is {type(found).__name__}, not a {wanted}: name it module:attribute")
         return found
 
 

@@ -11,6 +11,7 @@ from backbone.errors import SettingsError
 from backbone.local.locks import try_lock
 from backbone.local.state import StackState, write_state
 from backbone.operations.checkout import Checkout, find_checkout
+from backbone.topology import topology
 
 ROOT = Path(__file__).resolve().parents[2]
 STATE = StackState(partitions=3, cluster_id="c1", kafka="127.0.0.1:9", redis={"ordering": "redis://127.0.0.1:8/0"})
@@ -54,6 +55,14 @@ def test_the_environment_overrules_pyproject(tmp_path: Path) -> None:
 def test_without_a_word_there_is_no_platform(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="BACKBONE_PLATFORM"):
         made(tmp_path).platform()
+
+
+def test_a_context_alone_is_a_platform_of_one() -> None:
+    found = find_checkout(start=ROOT, variables={"BACKBONE_PLATFORM": "contexts.payments.context:payments"}).platform()
+    assert [context.name for context in found.contexts] == ["payments"]
+    topics = {topic.name for topic in topology(found).topics}
+    assert "retail.payments.payments.v1" in topics
+    assert not [name for name in topics if ".ordering." in name]
 
 
 def test_a_platform_that_is_none_is_refused(tmp_path: Path) -> None:
