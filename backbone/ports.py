@@ -34,7 +34,8 @@ class Consumer(Protocol):
     """Reads what is committed of some partitions, in order; a member of a group, or assigned by hand."""
 
     def poll(self, limit: int, timeout_s: float) -> Sequence[Record]:
-        """Up to `limit` records: waits at most `timeout_s` seconds for the first, never for the others.
+        """Up to `limit` records, and no more than about the `batch_bytes` of the settings: waits at most `timeout_s` seconds for the
+        first, never for the others.
 
         Assignment callbacks run inside.
         """

@@ -10,6 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from backbone.errors import SettingsError
 
 
+MEBIBYTE = 1024 * 1024
+
+
 class Settings(BaseModel):
     """What a process is told from outside; frozen. Every field is the environment variable of its alias.
 
@@ -30,6 +33,8 @@ class Settings(BaseModel):
         transaction_timeout_s: after how many seconds the broker aborts an open transaction.
         start_patience_s: how long a process waits for Kafka and its topics before it gives up its start, in seconds.
         batch: how many records one transaction or one write of rows holds at most.
+        batch_bytes: how many bytes of records it holds at most; one record is always taken.
+        queue_bytes: how many bytes one client of the log holds at most: fetched ahead, or waiting to be sent.
         order_id_key_file: file that holds the secret from which the gateway makes order ids.
         in_flight: how many calls the gateway has under way at most, whatever they want.
         orders_least: how many orders the gateway lets be under way at once however late answers are.
@@ -56,6 +61,8 @@ class Settings(BaseModel):
     transaction_timeout_s: float = Field(default=10.0, gt=0, alias="BACKBONE_TRANSACTION_TIMEOUT_S")
     start_patience_s: float = Field(default=120.0, gt=0, alias="BACKBONE_START_PATIENCE_S")
     batch: int = Field(default=500, ge=1, alias="BACKBONE_BATCH")
+    batch_bytes: int = Field(default=4 * MEBIBYTE, ge=64 * 1024, alias="BACKBONE_BATCH_BYTES")
+    queue_bytes: int = Field(default=16 * MEBIBYTE, ge=2 * MEBIBYTE, le=1024 * MEBIBYTE, alias="BACKBONE_QUEUE_BYTES")
     order_id_key_file: str = Field(default="", alias="ORDER_ID_KEY_FILE")
     in_flight: int = Field(default=1000, ge=1, alias="GATEWAY_IN_FLIGHT")
     orders_least: int = Field(default=64, ge=1, alias="GATEWAY_ORDERS_LEAST")

@@ -143,12 +143,12 @@ class KafkaLog:
         return consumer
 
     def _consumer(self, options: Options) -> KafkaConsumer:
-        client, signs = connect(Consumer, {**self._options, **reading_options(), **options}, self._settings)
-        return KafkaConsumer(client, signs, self._open_transactions_s)
+        client, signs = connect(Consumer, {**self._options, **reading_options(self._settings), **options}, self._settings)
+        return KafkaConsumer(client, signs, self._open_transactions_s, self._settings.batch_bytes)
 
     def producer(self, transactional_id: str) -> KafkaProducer:
         """A transactional producer; takes the place of any earlier one of the same id and aborts what it left open."""
-        options = {**self._options, **writing_options(), **transaction_options(self._settings, transactional_id)}
+        options = {**self._options, **writing_options(self._settings), **transaction_options(self._settings, transactional_id)}
         return KafkaProducer(partial(connect, Producer, options, self._settings), self._settings.transaction_timeout_s)
 
     def appender(self, confirm_within_s: float = CONFIRM_WITHIN_S, queued: int = QUEUED_APPENDS) -> KafkaAppender:
@@ -160,7 +160,7 @@ class KafkaLog:
         """
         options = {
             **self._options,
-            **writing_options(),
+            **writing_options(self._settings),
             "delivery.timeout.ms": round(confirm_within_s * 1000),
             "queue.buffering.max.messages": queued,
         }

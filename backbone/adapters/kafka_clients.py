@@ -19,6 +19,9 @@ CONNECT_WITHIN_S = 10.0
 SLICE_S = 0.5
 """How long one call of the client may block before we look whether Kafka refused us."""
 
+LARGEST_RECORD_BYTES = 1_000_000
+"""A little less than what a topic takes by default, `max.message.bytes`."""
+
 NOISE = logging.getLogger("backbone.kafka")
 
 Options = dict[str, Any]
@@ -109,9 +112,12 @@ def common_options(settings: Settings) -> Options:
     }
 
 
-def reading_options() -> Options:
-    """What every consumer is told on top: only what is committed, nothing behind our back."""
+def reading_options(settings: Settings) -> Options:
+    """What every consumer is told on top: only what is committed, nothing behind our back, no more ahead than may be held."""
     return {
+        "queued.max.messages.kbytes": settings.queue_bytes // 1024,
+        "fetch.message.max.bytes": LARGEST_RECORD_BYTES,
+        "fetch.max.bytes": settings.queue_bytes // 2,  # an answer that is on its way when the queue is full comes on top
         "isolation.level": "read_committed",
         "enable.partition.eof": True,
         "auto.offset.reset": "error",
@@ -146,9 +152,11 @@ def hasty_options() -> Options:
     return {"fetch.wait.max.ms": 10}
 
 
-def writing_options() -> Options:
+def writing_options(settings: Settings) -> Options:
     """What every producer is told on top."""
     return {
+        "queue.buffering.max.kbytes": settings.queue_bytes // 1024,
+        "message.max.bytes": LARGEST_RECORD_BYTES,
         "enable.idempotence": True,
         "acks": "all",
         "partitioner": "murmur2_random",

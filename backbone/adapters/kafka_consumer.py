@@ -15,6 +15,9 @@ from backbone.ports import Place, Record
 SEEK_WITHIN_S = 5.0
 """How long a seek waits for a fresh assignment to take effect; about 1 ms, measured."""
 
+FIRST_GUESS_BYTES = 64 * 1024
+"""How large records are taken to be before one was seen."""
+
 _new_record: Callable[[type[Record], Sequence[object]], Record] = tuple.__new__
 """Half the time of calling the class, and this is done once per record."""
 
@@ -24,12 +27,16 @@ class KafkaConsumer:
 
     Args:
         committed_within_s: how long `committed` waits for transactions that hold offsets back, in seconds.
+        batch_bytes: how many bytes of records one `poll` gives out; more only if records suddenly are larger than those before, and then
+            no more than the client had fetched ahead.
     """
 
-    def __init__(self, client: Consumer, signs: Signs, committed_within_s: float) -> None:
+    def __init__(self, client: Consumer, signs: Signs, committed_within_s: float, batch_bytes: int) -> None:
         self._client = client
         self._signs = signs
         self._committed_within_s = committed_within_s
+        self._batch_bytes = batch_bytes
+        self._largest = FIRST_GUESS_BYTES
         self._positions: dict[Place, int] = {}
         self._paused: set[Place] = set()
         self._assignments = 0
@@ -83,7 +90,7 @@ class KafkaConsumer:
             messages = [first]
             if limit > 1:
                 assignments = self._assignments
-                messages += self._client.consume(limit - 1, 0)
+                self._more(messages, limit)
                 if assignments != self._assignments:
                     # what was fetched before a rebalance must not be given out after it
                     if self._positions:
@@ -101,6 +108,21 @@ class KafkaConsumer:
             records.append(_new_record(Record, (topic, partition, offset, message.key(), message.value(), message.timestamp()[1])))
             positions[topic, partition] = offset + 1  # type: ignore[index, operator]  # a record has all three
         return records
+
+    def _more(self, messages: list[Message], limit: int) -> None:
+        """Take what is there, in portions of which each fits if no record is larger than the largest of late."""
+        largest = max(len(messages[0]), self._largest // 2, 1)
+        room = self._batch_bytes - len(messages[0])
+        while room > 0 and (wanted := min(limit - len(messages), room // largest)) > 0:
+            portion = self._client.consume(wanted, 0)
+            if portion:
+                sizes = [len(message) for message in portion]
+                room -= sum(sizes)
+                largest = max(largest, max(sizes))
+                messages += portion
+            if len(portion) < wanted:
+                break
+        self._largest = largest
 
     def _heed(self, message: Message) -> None:
         error = message.error()

@@ -20,6 +20,7 @@ from uuid import uuid4
 from backbone.errors import DeclarationError, Fenced, Unavailable, WorkerEnded
 from backbone.partitioner import partition_of
 from backbone.ports import Consumer, Place, Record
+from backbone.settings import Settings
 
 GLANCE_S = 0.02
 """How long a wait sleeps at most before it looks at the clock again: timeouts pass without anybody telling."""
@@ -74,6 +75,7 @@ class MemoryLog:
     Args:
         transaction_timeout_s: after how many seconds an open transaction is aborted.
         session_timeout_s: after how many seconds a member that left loses its place.
+        batch_bytes: how many bytes of records one `poll` gives out, unless one alone is larger.
         now_ms: the clock of append times, in milliseconds since the epoch.
         clock: the clock of timeouts, in seconds.
     """
@@ -84,7 +86,9 @@ class MemoryLog:
         session_timeout_s: float = 6.0,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         clock: Callable[[], float] = time.monotonic,
+        batch_bytes: int = Settings.model_fields["batch_bytes"].default,
     ) -> None:
+        self.batch_bytes = batch_bytes
         self.transaction_timeout_s = transaction_timeout_s
         self.session_timeout_s = session_timeout_s
         self._now_ms = now_ms
@@ -284,20 +288,26 @@ class MemoryConsumer:
 
     def _take(self, limit: int) -> list[Record]:
         records: list[Record] = []
+        room = self._log.batch_bytes
         for place in list(self._positions):
-            if place not in self._paused:
-                records += self._take_from(place, limit - len(records))
+            if place not in self._paused and room > 0:
+                taken = self._take_from(place, limit - len(records), room, bool(records))
+                room -= sum(len(record.value or b"") for record in taken)
+                records += taken
         for place in list(self._positions)[:1]:  # the next poll starts with another partition
             self._positions[place] = self._positions.pop(place)
         return records
 
-    def _take_from(self, place: Place, limit: int) -> list[Record]:
+    def _take_from(self, place: Place, limit: int, room: int, more: bool) -> list[Record]:
         entries, end, position = self._log.entries(place), self._log.last_stable(place), self._positions[place]
         if not 0 <= position <= len(entries):
             raise WorkerEnded(f"{place[0]}/{place[1]} has no position {position}: it ends at {len(entries)}")
         records: list[Record] = []
         while position < end and len(records) < limit:
             record, transaction = entries[position]
+            room -= len(record.value or b"") if record is not None else 0
+            if room < 0 and (more or records):
+                break
             position += 1
             if record is not None and (transaction is None or transaction.fate is _Fate.COMMITTED):
                 records.append(record)

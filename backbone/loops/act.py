@@ -51,6 +51,9 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 HELD = 10_000
 """Open commands held in memory before their partitions are paused; about a kilobyte each."""
 
+HELD_BYTES = 64 * 1024 * 1024
+"""Bytes of their records, likewise."""
+
 FINISH_S = 5.0
 """How long a stop waits for tries that are under way, in seconds."""
 
@@ -120,6 +123,7 @@ class _Holding:
         live: everything below `until` has been read.
         open: open commands by record key.
         lanes: the same by aggregate, in the order of the log; the first of each is being done.
+        bytes: size of their records.
     """
 
     place: Place
@@ -129,6 +133,7 @@ class _Holding:
     paused: bool = False
     open: dict[bytes, _Command] = field(default_factory=dict)
     lanes: dict[str, list[_Command]] = field(default_factory=dict)
+    bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,7 +314,9 @@ class Act:
 
     def _pause_when_crowded(self, consumer: Consumer) -> None:
         count = sum(len(holding.open) for holding in self._held.values())
-        self._crowded = count >= (HELD // 2 if self._crowded else HELD)
+        size = sum(holding.bytes for holding in self._held.values())
+        part = 2 if self._crowded else 1
+        self._crowded = count >= HELD // part or size >= HELD_BYTES // part
         for holding in self._held.values():
             pause = holding.live and self._crowded
             if pause is not holding.paused:
@@ -387,6 +394,7 @@ class Act:
 
     def _accept(self, holding: _Holding, command: _Command) -> None:
         holding.open[command.key] = command
+        holding.bytes += len(command.record.value or b"")
         lane = holding.lanes.setdefault(command.aggregate, [])
         lane.append(command)
         if holding.live and len(lane) == 1:
@@ -396,6 +404,7 @@ class Act:
         command = holding.open.pop(key, None)
         if command is None:
             return
+        holding.bytes -= len(command.record.value or b"")
         if command.task is not None:
             command.task.cancel()
         lane = holding.lanes[command.aggregate]

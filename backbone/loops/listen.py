@@ -99,12 +99,20 @@ class Listen:
                         batch.append(Heard(decoded.event, moment_of_ms(record.timestamp_ms), position))
                 if batch:
                     _tell(loop, heard, batch)
+                    self._await(loop, stop)
                 now = time.monotonic()
                 if now - last > STALLED_S:
                     _tell(loop, stalled)
                 last = now
         finally:
             consumer.close()
+
+    def _await(self, loop: asyncio.AbstractEventLoop, stop: threading.Event) -> None:
+        """Wait until the event loop has taken what it was told: while it is busy, the log keeps what comes, and we do not."""
+        taken = threading.Event()
+        _tell(loop, taken.set)
+        while not taken.wait(AGAIN_S) and not stop.is_set() and not loop.is_closed():
+            pass
 
 
 def _tell(loop: asyncio.AbstractEventLoop, what: Callable[..., None], *arguments: object) -> None:

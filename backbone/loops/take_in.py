@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from typing import Any
 
@@ -36,6 +36,8 @@ READ_S = 30.0
 
 CURSOR_PARTITION = 0
 CURSOR_KEY = envelope.entry_key("", "cursor")
+
+_Pair = tuple[str, Message | Unreadable]
 
 log_ = structlog.get_logger(__name__)
 
@@ -213,8 +215,8 @@ class Poll:
                 if limit.expired():
                     raise TimeoutError(f"the source did not answer within {READ_S:.0f} s") from error
                 raise
-            for first in range(0, len(pairs), self._settings.batch):
-                await on_thread(self._write, pairs[first : first + self._settings.batch])
+            for portion in _portions(pairs, self._settings.batch, self._settings.batch_bytes):
+                await on_thread(self._write, portion)
             self._failures, self._last_error, self._failing_since = 0, "", None
             self._caught_up = not pairs
             if not pairs:
@@ -295,6 +297,19 @@ class Poll:
             service=self._service.name,
             build=self._settings.build,
         )
+
+
+def _portions(pairs: Sequence[_Pair], count: int, most_bytes: int) -> Iterator[Sequence[_Pair]]:
+    """What was read, cut so that each portion fits into one transaction; one pair alone always does."""
+    first, size = 0, 0
+    for index, (_, event) in enumerate(pairs):
+        more = len(event.raw) if isinstance(event, Unreadable) else event.ByteSize()
+        if index > first and (index - first >= count or size + more > most_bytes):
+            yield pairs[first:index]
+            first, size = index, 0
+        size += more
+    if pairs:
+        yield pairs[first:]
 
 
 async def _pause(stop: asyncio.Event, seconds: float) -> None:
