@@ -10,7 +10,7 @@ import re
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar, cast, overload
 
 from google.protobuf.message import Message
@@ -200,6 +200,13 @@ class Decider(Piece, Generic[State, Said]):
         table: what it hears and how it decides.
         version: raised whenever the fold gives another state for the same events.
         since: "beginning" or "now": where its first read of each input starts.
+        done: the stub of a finished aggregate, all that is kept of it: its answer. None while it is not finished. What it kept is
+            folded from, so `done(stub)` is the stub again.
+        forget_after: how long after the last word about it a stub is dropped, by the clock of the log; never if None. What comes for it
+            later is set aside, not decided: take longer than anything may be late.
+
+    Raises:
+        DeclarationError: one of these contradicts another.
     """
 
     def __init__(
@@ -209,11 +216,17 @@ class Decider(Piece, Generic[State, Said]):
         *table: On[State, Iterable[Said]],
         version: int = 1,
         since: str = "beginning",
+        done: Callable[[State], State | None] | None = None,
+        forget_after: timedelta | None = None,
     ) -> None:
+        if forget_after is not None and (done is None or forget_after <= timedelta(0)):
+            raise DeclarationError(f"{state.__name__}: forget_after= says how long a stub is kept; say with done= what a stub is")
         if since not in ("beginning", "now"):
             raise DeclarationError(f'since={since!r}: say "beginning" or "now"')
         self.state = state
-        self.evolve = evolve
+        self.evolve = evolve if done is None else _ending(evolve, done)
+        self.done = done
+        self.forget_after = forget_after
         self.table: tuple[On[Any, Any], ...] = tuple(line for line in table if line.due is None)
         deadlines = [line for line in table if line.due is not None]
         if len(deadlines) > 1:
@@ -221,6 +234,17 @@ class Decider(Piece, Generic[State, Said]):
         self.deadline: On[Any, Any] | None = deadlines[0] if deadlines else None
         self.version = version
         self.since = since
+
+
+def _ending(evolve: Callable[[State, Said], State], done: Callable[[State], State | None]) -> Callable[[State, Said], State]:
+    """The same fold, which leaves of a finished aggregate its stub."""
+
+    def ended(state: State, said: Said) -> State:
+        evolved = evolve(state, said)
+        stub = done(evolved)
+        return evolved if stub is None else stub
+
+    return ended
 
 
 @dataclass(frozen=True)
@@ -376,7 +400,9 @@ class Heard(NamedTuple):
 class Raise(Protocol):
     """A bound intake."""
 
-    async def __call__(self, event: Message, *, request_id: str, correlation_id: str, traceparent: str = "") -> Mapping[Place, int]:
+    async def __call__(
+        self, event: Message, *, request_id: str, correlation_id: str, traceparent: str = "", after: Mapping[Place, int] | None = None
+    ) -> Mapping[Place, int]:
         """Append one event.
 
         Args:
@@ -384,6 +410,7 @@ class Raise(Protocol):
             request_id: names the request; the event's id is made from it, so that a repetition is the same event.
             correlation_id: the conversation.
             traceparent: W3C trace context of the caller.
+            after: what the caller had seen, as a position vector.
 
         Returns:
             The position after the record.
@@ -392,6 +419,40 @@ class Raise(Protocol):
             Overloaded: nothing was appended.
             Unconfirmed: no acknowledgement came in time; it may be in the log or get there.
         """
+        ...
+
+
+class Asking(Protocol):
+    """One question to the views of a service: all its reads are held to the same positions, within one deadline."""
+
+    def reader(self, view: View[Row]) -> Reader[Row]:
+        """Rows of a view of this service, for this question."""
+        ...
+
+    async def answer(self, ask: Callable[[], Awaitable[Result]]) -> Result:
+        """What `ask` reads, once it knows all that is demanded.
+
+        Args:
+            ask: reads with the readers of this question; is called again while it does not know enough.
+
+        Raises:
+            Unavailable: it did not in time; `NotYet` if it is a demand that is not met.
+            NotComparable: no part of the answer can tell whether it knows what is demanded.
+        """
+        ...
+
+    @property
+    def as_of(self) -> Mapping[Place, int]:
+        """How far the views that were read had read."""
+        ...
+
+    @property
+    def position(self) -> Mapping[Place, int]:
+        """What the answer rests on."""
+        ...
+
+    def age_ms(self, as_of: Mapping[Place, int]) -> int:
+        """How old a picture that knows these positions is: it shows all that lay in the log so many milliseconds ago."""
         ...
 
 
@@ -409,6 +470,15 @@ class Bound(Protocol):
 
     def reader(self, view: View[Row]) -> Reader[Row]:
         """Rows of a view of this service."""
+        ...
+
+    def asking(self, within_s: float, at_least: Mapping[Place, int]) -> Asking:
+        """A question to the views of this service.
+
+        Args:
+            within_s: how long its answer may take, in seconds.
+            at_least: positions its answer must know.
+        """
         ...
 
     async def reader_of_now(self, view: View[Row]) -> Reader[Row]:

@@ -7,6 +7,18 @@ from collections.abc import Iterable, Mapping
 from backbone.ports import Place
 from backbone.v1.meta_pb2 import Position
 
+AT_LEAST = "backbone-at-least"
+"""Metadata of a question: what its answer must know."""
+
+AS_OF = "backbone-as-of"
+"""Metadata of an answer: how far the views it comes from had read."""
+
+POSITION = "backbone-position"
+"""Metadata of an answer: what it rests on, to be demanded elsewhere."""
+
+AGE_MS = "backbone-age-ms"
+"""Metadata of an answer: it shows all that lay in the log so many milliseconds ago."""
+
 Vector = Mapping[Place, int]
 """Next offset by topic and partition."""
 

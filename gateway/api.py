@@ -14,10 +14,12 @@ from retail.gateway.views.v1.rows_pb2 import OrderRow, RequestRow
 
 from backbone.declare import Bound, Heard, Tail, View
 from backbone.errors import SettingsError
+from backbone.tokens import key_of
 from gateway import ids
 from gateway.admission import Door, Limit
 from gateway.awaiting import Waiters
 from gateway.following import Views
+from gateway.freshness import Tokens
 from gateway.orders import Orders, is_answer
 
 # What keys everything the door hears.
@@ -43,14 +45,16 @@ async def serve(bound: Bound, *, requests: View[RequestRow], orders: View[OrderR
     settings = bound.settings
     if not settings.order_id_key_file:
         raise SettingsError("ORDER_ID_KEY_FILE is not set: where lies the secret of the order ids? It is made there if it is missing")
+    secret = ids.secret_key(Path(settings.order_id_key_file))
+    tokens = Tokens(key_of(secret), settings.cluster_id)
     limit = Limit(settings.orders_least, settings.orders_most, settings.orders_late_after_s)
     door = Door(settings.in_flight, limit, time.monotonic, random.random)
     bound.shows(door.status)
     waiters: Waiters[Heard] = Waiters()
     use_cases = Orders(
-        key=ids.secret_key(Path(settings.order_id_key_file)),
+        key=secret,
         raise_=bound.raise_(),
-        views=Views(bound.reader(requests), bound.reader(orders), lambda: bound.reader_of_now(requests)),
+        views=Views(bound.asking, requests, orders, lambda: bound.reader_of_now(requests)),
         waiters=waiters,
         door=door,
         answer_within=timedelta(seconds=settings.answer_within_s),
@@ -68,8 +72,8 @@ async def serve(bound: Bound, *, requests: View[RequestRow], orders: View[OrderR
     log.warning("DEVELOPMENT MODE: the gateway believes whoever a caller says it is (metadata x-principal); keep it off open networks")
     with bound.tail(answers, heard, waiters.look_again):
         async with (
-            grpc_api.serving(use_cases, settings.host, settings.grpc_port, settings.in_flight) as programs,
-            http_api.serving(use_cases, settings.host, settings.http_port, settings.in_flight) as browsers,
+            grpc_api.serving(use_cases, tokens, settings.host, settings.grpc_port, settings.in_flight) as programs,
+            http_api.serving(use_cases, tokens, settings.host, settings.http_port, settings.in_flight) as browsers,
         ):
             try:
                 yield {"grpc": programs.address, "http": browsers}

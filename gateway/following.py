@@ -9,10 +9,12 @@ from collections.abc import Awaitable, Callable
 import structlog
 from retail.gateway.views.v1.rows_pb2 import OrderRow, OrderStanding, RequestRow
 
-from backbone.declare import Heard, Reader
-from backbone.errors import DataLoss, Unavailable
+from backbone.declare import Asking, Heard, Reader, View
+from backbone.errors import DataLoss, NotYet, Unavailable
+from backbone.positions import Vector
 from gateway import view
 from gateway.awaiting import Signal, Waiter
+from gateway.freshness import Knowing
 
 # A read of two rows takes a millisecond; a Redis that takes this long is down.
 LOOK_S = 0.5
@@ -33,14 +35,20 @@ class Views:
     """The gateway's own views.
 
     Args:
+        asking: makes a question to both of so many seconds, held to these positions.
         requests: what was asked.
         orders: where orders stand.
         requests_of_now: a reader of requests that knows all that is in the log when it is called for.
     """
 
     def __init__(
-        self, requests: Reader[RequestRow], orders: Reader[OrderRow], requests_of_now: Callable[[], Awaitable[Reader[RequestRow]]]
+        self,
+        asking: Callable[[float, Vector], Asking],
+        requests: View[RequestRow],
+        orders: View[OrderRow],
+        requests_of_now: Callable[[], Awaitable[Reader[RequestRow]]],
     ) -> None:
+        self._asking = asking
         self._requests = requests
         self._orders = orders
         self._requests_of_now = requests_of_now
@@ -51,26 +59,46 @@ class Views:
         """Whether the last look failed, a moment ago."""
         return asyncio.get_running_loop().time() < self._rest_until
 
-    async def find(self, order_id: str, within_s: float = LOOK_S, *, if_asked: bool = False) -> tuple[RequestRow | None, OrderRow | None]:
+    async def find(
+        self, order_id: str, knowing: Knowing, within_s: float = LOOK_S, *, wait_s: float | None = None, if_asked: bool = False
+    ) -> tuple[RequestRow | None, OrderRow | None]:
         """Both rows of an order.
 
         Args:
+            knowing: learns what the answer knows.
             within_s: how long it may take.
+            wait_s: how long to wait for what must be known; without, nothing must be.
             if_asked: where the order stands is only looked up if it is known that somebody asked for it.
 
         Raises:
-            Unavailable: they cannot be read now.
+            Unavailable: they cannot be read now; NotYet if they do not know enough.
+            NotComparable: nobody can tell whether they do.
         """
+        asking = self._question(knowing, within_s, wait_s)
+        requests, orders = asking.reader(self._requests), asking.reader(self._orders)
+
+        async def both() -> tuple[RequestRow | None, OrderRow | None]:
+            request = await requests.get(order_id)
+            return request, await orders.get(order_id) if request is not None or not if_asked else None
+
         try:
-            async with asyncio.timeout(within_s):
-                request = await self._requests.get(order_id)
-                order = await self._orders.get(order_id) if request is not None or not if_asked else None
+            async with asyncio.timeout(within_s + (wait_s or 0.0)):
+                request, order = await asking.answer(both)
+        except NotYet:
+            raise
         except (TimeoutError, Unavailable) as error:
             if within_s >= LOOK_S:
                 self._rest_until = asyncio.get_running_loop().time() + REST_S
             raise Unavailable(str(error) or "the gateway's views do not answer") from error
         self._rest_until = -math.inf
+        knowing.read(asking)
         return request, order
+
+    def _question(self, knowing: Knowing, within_s: float, wait_s: float | None) -> Asking:
+        """A question that waits for what must be known, if anything must be, as long as it may."""
+        if wait_s is None or not knowing.at_least:
+            return self._asking(within_s, {})
+        return self._asking(wait_s, knowing.at_least)
 
     async def late(self, order_id: str) -> RequestRow | None:
         """What was asked, found also when the view is behind; None if nobody has asked.
@@ -84,19 +112,32 @@ class Views:
         except TimeoutError:
             raise Unavailable("the gateway's views are behind") from None
 
-    async def newest(self, customer_id: str, limit: int) -> list[tuple[RequestRow, OrderRow | None]]:
+    async def newest(self, customer_id: str, knowing: Knowing, limit: int, wait_s: float) -> list[tuple[RequestRow, OrderRow | None]]:
         """A customer's newest orders, newest first.
 
+        Args:
+            knowing: what the answer must know; learns what it knows.
+            wait_s: how long to wait for that.
+
         Raises:
-            Unavailable: they cannot be read now.
+            Unavailable: they cannot be read now; NotYet if they do not know enough.
+            NotComparable: nobody can tell whether they do.
         """
+        asking = self._question(knowing, LOOK_S, wait_s)
+        requests, orders = asking.reader(self._requests), asking.reader(self._orders)
+
+        async def both() -> list[tuple[RequestRow, OrderRow | None]]:
+            asked = await requests.newest(view.NEWEST, customer_id, limit)
+            stands = await orders.get_many([request.order_id for request in asked])
+            return [(request, stands.get(request.order_id)) for request in asked]
+
         try:
-            async with asyncio.timeout(LOOK_S):
-                requests = await self._requests.newest(view.NEWEST, customer_id, limit)
-                orders = await self._orders.get_many([request.order_id for request in requests])
+            async with asyncio.timeout(LOOK_S + wait_s):
+                found = await asking.answer(both)
         except TimeoutError:
             raise Unavailable("the gateway's views do not answer") from None
-        return [(request, orders.get(request.order_id)) for request in requests]
+        knowing.read(asking)
+        return found
 
 
 class Following:
@@ -107,12 +148,13 @@ class Following:
         order: where it stands, if known.
     """
 
-    def __init__(self, order_id: str, views: Views, waiter: Waiter[Heard]) -> None:
+    def __init__(self, order_id: str, views: Views, waiter: Waiter[Heard], knowing: Knowing) -> None:
         self.order_id = order_id
         self.request: RequestRow | None = None
         self.order: OrderRow | None = None
         self._views = views
         self._waiter = waiter
+        self._knowing = knowing
         self._pause = AGAIN_S
         self._again_at = asyncio.get_running_loop().time() + self._pause
 
@@ -143,7 +185,7 @@ class Following:
         if self._views.resting:
             return
         try:
-            self.know(*await self._views.find(self.order_id, within_s, if_asked=if_asked))
+            self.know(*await self._views.find(self.order_id, self._knowing, within_s, if_asked=if_asked))
         except (Unavailable, DataLoss) as error:
             log.warning("views unavailable, listening only", order_id=self.order_id, error=str(error))
 
@@ -169,4 +211,5 @@ class Following:
         if isinstance(news, Signal):
             return True
         self.order = view.after(self.order, news.event, news.at)
+        self._knowing.heard(news.position)
         return True

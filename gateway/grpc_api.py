@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
 
 import grpc
 import structlog
@@ -19,7 +19,9 @@ from grpc_status import rpc_status
 from retail.gateway.v1 import order_service_pb2 as api
 
 from backbone.errors import BackboneError, SettingsError
+from backbone.positions import AT_LEAST
 from gateway import requests
+from gateway.freshness import Tokens
 from gateway.orders import Orders
 from gateway.refusals import Refusal, refusal_of
 from gateway.requests import MAX_MESSAGE_BYTES
@@ -51,10 +53,11 @@ class Programs:
 
 
 @asynccontextmanager
-async def serving(orders: Orders, host: str, port: int, calls: int) -> AsyncIterator[Programs]:
+async def serving(orders: Orders, tokens: Tokens, host: str, port: int, calls: int) -> AsyncIterator[Programs]:
     """A gRPC server for as long as the context is held.
 
     Args:
+        tokens: reads and writes positions.
         port: 0 takes a free one.
         calls: how many calls the door lets in; what is refused, health and reflection get as many again before gRPC refuses unseen.
 
@@ -68,7 +71,7 @@ async def serving(orders: Orders, host: str, port: int, calls: int) -> AsyncIter
         ),
         maximum_concurrent_rpcs=2 * calls + 64,
     )
-    server.add_generic_rpc_handlers((_handlers(orders),))
+    server.add_generic_rpc_handlers((_handlers(orders, tokens),))
     health = HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     reflection.enable_server_reflection(
@@ -87,55 +90,61 @@ async def serving(orders: Orders, host: str, port: int, calls: int) -> AsyncIter
         await server.stop(DRAIN_S)
 
 
-def _handlers(orders: Orders) -> grpc.GenericRpcHandler:
+def _handlers(orders: Orders, tokens: Tokens) -> grpc.GenericRpcHandler:
     """The service over raw bytes, so that what cannot be read is told to the client in our words."""
     return grpc.method_handlers_generic_handler(
         SERVICE,
         {
-            "PlaceOrder": _unary(api.PlaceOrderRequest, orders.place),
-            "AwaitOrder": _unary(api.AwaitOrderRequest, orders.await_),
-            "WatchOrder": _stream(api.WatchOrderRequest, orders.watch),
-            "GetOrder": _unary(api.GetOrderRequest, orders.get),
-            "ListOrders": _unary(api.ListOrdersRequest, orders.list_),
-            "CancelOrder": _unary(api.CancelOrderRequest, orders.cancel),
+            "PlaceOrder": _unary(api.PlaceOrderRequest, orders.place, tokens),
+            "AwaitOrder": _unary(api.AwaitOrderRequest, orders.await_, tokens),
+            "WatchOrder": _stream(api.WatchOrderRequest, orders.watch, tokens),
+            "GetOrder": _unary(api.GetOrderRequest, orders.get, tokens),
+            "ListOrders": _unary(api.ListOrdersRequest, orders.list_, tokens),
+            "CancelOrder": _unary(api.CancelOrderRequest, orders.cancel, tokens),
         },
     )
 
 
-def _unary(kind: type[Request], answer: Callable[[requests.Caller, Request], Awaitable[Message]]) -> grpc.RpcMethodHandler[bytes, bytes]:
+def _unary(
+    kind: type[Request], answer: Callable[[requests.Caller, Request], Awaitable[Message]], tokens: Tokens
+) -> grpc.RpcMethodHandler[bytes, bytes]:
     async def answered(raw: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
         try:
-            response = await answer(*_entered(kind, raw, context))
+            caller, request = _entered(kind, raw, context, tokens)
+            response = await answer(caller, request)
         except (Refusal, BackboneError) as error:
             await _refuse(context, error)
+        context.set_trailing_metadata(tuple(tokens.told(caller.principal, caller.knowing)))
         return response.SerializeToString()
 
     return grpc.unary_unary_rpc_method_handler(answered)
 
 
 def _stream(
-    kind: type[Request], answer: Callable[[requests.Caller, Request], AsyncGenerator[Message]]
+    kind: type[Request], answer: Callable[[requests.Caller, Request], AsyncGenerator[Message]], tokens: Tokens
 ) -> grpc.RpcMethodHandler[bytes, bytes]:
     async def answered(raw: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> AsyncIterator[bytes]:
         try:
-            async with aclosing(answer(*_entered(kind, raw, context))) as steps:
+            caller, request = _entered(kind, raw, context, tokens)
+            async with aclosing(answer(caller, request)) as steps:
                 async for step in steps:
                     yield step.SerializeToString()
+            context.set_trailing_metadata(tuple(tokens.told(caller.principal, caller.knowing)))
         except (Refusal, BackboneError) as error:
             await _refuse(context, error)
 
     return grpc.unary_stream_rpc_method_handler(answered)
 
 
-def _entered(kind: type[Request], raw: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> tuple[requests.Caller, Request]:
-    caller = requests.caller_of(_metadata(context.invocation_metadata() or ()), context.time_remaining())
+def _entered(
+    kind: type[Request], raw: bytes, context: grpc.aio.ServicerContext[bytes, bytes], tokens: Tokens
+) -> tuple[requests.Caller, Request]:
+    pairs = [(key, value) for key, value in context.invocation_metadata() or () if isinstance(value, str)]
+    at_least = [value for key, value in pairs if key == AT_LEAST]
+    caller = requests.caller_of(dict(pairs), at_least, context.time_remaining(), tokens)
     request = requests.read(kind, raw)
     requests.check(request)
     return caller, request
-
-
-def _metadata(pairs: Iterable[Any]) -> dict[str, str]:
-    return {key: value for key, value in pairs if isinstance(value, str)}
 
 
 async def _refuse(context: grpc.aio.ServicerContext[bytes, bytes], error: Refusal | BackboneError) -> NoReturn:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Any, TypeVar
 
@@ -19,8 +19,10 @@ from retail.gateway.v1 import order_service_pb2 as api
 from retail.gateway.v1.order_service_connect import OrderServiceASGIApplication
 
 from backbone.errors import BackboneError
+from backbone.positions import AT_LEAST
 from backbone.run import http_server
 from gateway import requests
+from gateway.freshness import Tokens
 from gateway.orders import Orders
 from gateway.refusals import Refusal, refusal_of
 from gateway.requests import MAX_MESSAGE_BYTES
@@ -32,10 +34,11 @@ Context = RequestContext[Any, Any]
 log = structlog.get_logger()
 
 
-def serving(orders: Orders, host: str, port: int, calls: int) -> AbstractAsyncContextManager[str]:
+def serving(orders: Orders, tokens: Tokens, host: str, port: int, calls: int) -> AbstractAsyncContextManager[str]:
     """An HTTP server for as long as the context is held; it yields its URL.
 
     Args:
+        tokens: reads and writes positions.
         port: 0 takes a free one.
         calls: how many calls the door lets in; what is refused gets as many connections again.
 
@@ -43,7 +46,7 @@ def serving(orders: Orders, host: str, port: int, calls: int) -> AbstractAsyncCo
         SettingsError: the port is taken.
     """
     codecs = [Checked(codec) for codec in google_protobuf_codecs()]
-    app = OrderServiceASGIApplication(Browsers(orders), read_max_bytes=MAX_MESSAGE_BYTES, codecs=codecs)
+    app = OrderServiceASGIApplication(Browsers(orders, tokens), read_max_bytes=MAX_MESSAGE_BYTES, codecs=codecs)
     return http_server(_with_readable_headers(app), host, port, at_once=2 * calls + 64)
 
 
@@ -85,45 +88,54 @@ class Checked:
 class Browsers:
     """The service as connectrpc wants it."""
 
-    def __init__(self, orders: Orders) -> None:
+    def __init__(self, orders: Orders, tokens: Tokens) -> None:
         self._orders = orders
+        self._tokens = tokens
 
     async def place_order(self, request: api.PlaceOrderRequest, ctx: Context, /) -> api.PlaceOrderResponse:
-        return await _answer(self._orders.place, request, ctx)
+        return await self._answer(self._orders.place, request, ctx)
 
     async def await_order(self, request: api.AwaitOrderRequest, ctx: Context, /) -> api.AwaitOrderResponse:
-        return await _answer(self._orders.await_, request, ctx)
+        return await self._answer(self._orders.await_, request, ctx)
 
     async def watch_order(self, request: api.WatchOrderRequest, ctx: Context, /) -> AsyncIterator[api.WatchOrderResponse]:
         try:
-            async with aclosing(self._orders.watch(_entered(request, ctx), request)) as steps:
+            caller = self._entered(request, ctx)
+            async with aclosing(self._orders.watch(caller, request)) as steps:
                 async for step in steps:
                     yield step
+            _tell(ctx.response_trailers, self._tokens.told(caller.principal, caller.knowing))
         except (Refusal, BackboneError) as error:
             raise _told(error) from error
 
     async def get_order(self, request: api.GetOrderRequest, ctx: Context, /) -> api.GetOrderResponse:
-        return await _answer(self._orders.get, request, ctx)
+        return await self._answer(self._orders.get, request, ctx)
 
     async def list_orders(self, request: api.ListOrdersRequest, ctx: Context, /) -> api.ListOrdersResponse:
-        return await _answer(self._orders.list_, request, ctx)
+        return await self._answer(self._orders.list_, request, ctx)
 
     async def cancel_order(self, request: api.CancelOrderRequest, ctx: Context, /) -> api.CancelOrderResponse:
-        return await _answer(self._orders.cancel, request, ctx)
+        return await self._answer(self._orders.cancel, request, ctx)
+
+    async def _answer(self, answer: Callable[[requests.Caller, Request], Awaitable[Response]], request: Request, ctx: Context) -> Response:
+        try:
+            caller = self._entered(request, ctx)
+            response = await answer(caller, request)
+        except (Refusal, BackboneError) as error:
+            raise _told(error) from error
+        _tell(ctx.response_headers, self._tokens.told(caller.principal, caller.knowing))
+        return response
+
+    def _entered(self, request: Message, ctx: Context) -> requests.Caller:
+        time_left_s = None if ctx.timeout_ms is None else ctx.timeout_ms / 1000
+        caller = requests.caller_of(ctx.request_headers, ctx.request_headers.getall(AT_LEAST), time_left_s, self._tokens)
+        requests.check(request)
+        return caller
 
 
-async def _answer(answer: Callable[[requests.Caller, Request], Awaitable[Response]], request: Request, ctx: Context) -> Response:
-    try:
-        return await answer(_entered(request, ctx), request)
-    except (Refusal, BackboneError) as error:
-        raise _told(error) from error
-
-
-def _entered(request: Message, ctx: Context) -> requests.Caller:
-    time_left_s = None if ctx.timeout_ms is None else ctx.timeout_ms / 1000
-    caller = requests.caller_of(ctx.request_headers, time_left_s)
-    requests.check(request)
-    return caller
+def _tell(headers: MutableMapping[str, str], told: Sequence[tuple[str, str]]) -> None:
+    for name, value in told:
+        headers[name] = value
 
 
 def _told(error: Refusal | BackboneError) -> ConnectError:

@@ -117,7 +117,7 @@ class Orders:
             self._door.order(caller.principal, order_id) as place,
             self._waiters.waiter(order_id, _decides) as waiter,
         ):
-            order = Following(order_id, self._views, waiter)
+            order = Following(order_id, self._views, waiter, caller.knowing)
             await order.look(if_asked=True)
             if not order.fingerprint:
                 place.raised = True
@@ -139,6 +139,7 @@ class Orders:
         log.info("order answered", order_id=order_id, status=OrderStatus.Name(response.order.status), repeated=raised is None)
         position = None if raised is None else raised.position
         if position is not None:
+            caller.knowing.wrote(position)
             response.position.CopyFrom(Positions(cluster_id=self._cluster_id, positions=positions.to_proto(position)))
         return response
 
@@ -151,7 +152,7 @@ class Orders:
         """
         until = _until(caller, request)
         with self._door.call(caller.principal), self._waiters.waiter(request.order_id, _decides) as waiter:
-            order = await self._found(caller, request.order_id, waiter)
+            order = await self._found(caller, request.order_id, waiter, until)
             while not order.answered and await order.more(until):
                 pass
         return AwaitOrderResponse(order=_joined(order.order_id, order.request, order.order))
@@ -185,7 +186,7 @@ class Orders:
             Unavailable: the views do not answer.
         """
         with self._door.call(caller.principal):
-            asked, stands = await self._of(caller, request.order_id)
+            asked, stands = await self._of(caller, request.order_id, caller.reading_patience)
         return GetOrderResponse(order=_joined(request.order_id, asked, stands))
 
     async def list_(self, caller: Caller, request: ListOrdersRequest) -> ListOrdersResponse:
@@ -196,7 +197,7 @@ class Orders:
             Unavailable: the views do not answer.
         """
         with self._door.call(caller.principal):
-            rows = await self._views.newest(caller.principal, request.page_size or PAGE)
+            rows = await self._views.newest(caller.principal, caller.knowing, request.page_size or PAGE, caller.reading_patience)
         return ListOrdersResponse(orders=[_joined(asked.order_id, asked, stands) for asked, stands in rows])
 
     async def cancel(self, caller: Caller, request: CancelOrderRequest) -> CancelOrderResponse:
@@ -208,12 +209,13 @@ class Orders:
         """
         until = _until(caller, request)
         with self._door.call(caller.principal), self._waiters.waiter(request.order_id, _decides) as waiter:
-            order = await self._found(caller, request.order_id, waiter)
+            order = await self._found(caller, request.order_id, waiter, until)
             if not order.cancellation_decided():
                 wish = OrderCancellationRequested(order_id=request.order_id, customer_id=caller.principal)
                 raised = self._raise_soon(wish, f"{request.order_id}:cancel", caller, waiter)
                 while not order.cancellation_decided() and await order.more(max(until, raised.patience)):
                     raised.check()
+                caller.knowing.wrote(raised.position or {})
             # The refusal may be heard before the answer it speaks of is known here.
             while order.cancellation_decided() and not order.answered and await order.more(until):
                 pass
@@ -242,7 +244,13 @@ class Orders:
         """Append an event, whether or not the caller stays: it may be in the log already when he leaves."""
         order_id = request_id.partition(":")[0]
         task = asyncio.ensure_future(
-            self._raise(event, request_id=request_id, correlation_id=order_id, traceparent=caller.traceparent),
+            self._raise(
+                event,
+                request_id=request_id,
+                correlation_id=order_id,
+                traceparent=caller.traceparent,
+                after=caller.knowing.at_least,
+            ),
         )
         self._raising.add(task)
 
@@ -255,14 +263,16 @@ class Orders:
         task.add_done_callback(settled)
         return _Raised(task)
 
-    async def _found(self, caller: Caller, order_id: str, waiter: Waiter[Heard]) -> Following:
-        order = Following(order_id, self._views, waiter)
-        order.know(*await self._of(caller, order_id))
+    async def _found(self, caller: Caller, order_id: str, waiter: Waiter[Heard], until: float | None = None) -> Following:
+        order = Following(order_id, self._views, waiter, caller.knowing)
+        wait_s = caller.reading_patience if until is None else max(until - asyncio.get_running_loop().time(), 0.0)
+        order.know(*await self._of(caller, order_id, wait_s))
         return order
 
-    async def _of(self, caller: Caller, order_id: str) -> tuple[RequestRow | None, OrderRow | None]:
-        """Both rows of the caller's order; that a view does not have it yet is not taken for its absence."""
-        asked, stands = await self._views.find(order_id)
+    async def _of(self, caller: Caller, order_id: str, wait_s: float) -> tuple[RequestRow | None, OrderRow | None]:
+        """Both rows of the caller's order, knowing what the caller demands within `wait_s` seconds; that a view does not have it yet is not
+        taken for its absence."""
+        asked, stands = await self._views.find(order_id, caller.knowing, wait_s=wait_s)
         if asked is None and stands is None:
             asked = await self._views.late(order_id)
         customers = {row.customer_id for row in (asked, stands) if row is not None and row.customer_id}

@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 from google.rpc import code_pb2
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 
-from backbone.errors import BackboneError, DataLoss, Overloaded, Unavailable, WorkerEnded
+from backbone.errors import BackboneError, DataLoss, NotComparable, NotYet, Overloaded, Unavailable, WorkerEnded
 
 DOMAIN = "gateway.retail"
 
@@ -116,6 +116,11 @@ def refusal_of(error: BackboneError) -> Refusal:
     """What a client is told about an error of ours. Every one of them says that nothing was done; `Unconfirmed` does not get here."""
     if isinstance(error, Overloaded):
         return Refusal(code_pb2.RESOURCE_EXHAUSTED, "OVERLOADED", str(error), retry_after_s=error.retry_after_s, facts={"limit": "appends"})
+    if isinstance(error, NotYet):
+        facts = {"position": error.place, "demanded": str(error.demanded), "reached": str(error.reached)}
+        return Refusal(code_pb2.UNAVAILABLE, "NOT_YET", str(error), retry_after_s=error.retry_after_s, facts=facts)
+    if isinstance(error, NotComparable):
+        return Refusal(code_pb2.FAILED_PRECONDITION, "NOT_COMPARABLE", str(error), facts={"topic": error.topic})
     if isinstance(error, Unavailable):
         return Refusal(code_pb2.UNAVAILABLE, "UNAVAILABLE", str(error), retry_after_s=error.retry_after_s)
     if isinstance(error, WorkerEnded):

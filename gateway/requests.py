@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError, Message
 
 from backbone import rules
+from gateway.freshness import Knowing, Tokens
 from gateway.refusals import Refusal, Violation, invalid, nobody
 
 Request = TypeVar("Request", bound=Message)
@@ -21,6 +22,8 @@ MAX_REQUEST_BYTES = 64 * 1024
 MAX_MESSAGE_BYTES = 256 * 1024
 MAX_NAME_BYTES = 256
 WAIT_S = 10.0
+# A client that does not say how long it waits: views are milliseconds behind, and one that is seconds behind is being rebuilt.
+FRESH_S = 2.0
 PRINCIPAL, IDEMPOTENCY_KEY, TRACEPARENT = "x-principal", "idempotency-key", "traceparent"
 # W3C: what does not look like this is not passed on.
 TRACE = re.compile("[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -36,12 +39,19 @@ class Caller:
         idempotency_key: names the request of this principal; empty where none is needed.
         traceparent: W3C trace context, empty if there is none.
         time_left_s: how long the client still waits; None if it does not say.
+        knowing: what the answer must know, and what it turns out to know.
     """
 
     principal: str
     idempotency_key: str = ""
     traceparent: str = ""
     time_left_s: float | None = None
+    knowing: Knowing = field(default_factory=Knowing, compare=False, repr=False)
+
+    @property
+    def reading_patience(self) -> float:
+        """How long a read may wait for what it must know, in seconds."""
+        return FRESH_S if self.time_left_s is None else max(0.0, min(WAIT_S, self.time_left_s - WAY_BACK_S))
 
     def patience(self, wait: Duration | None) -> float:
         """How long a call of this caller may wait, in seconds.
@@ -53,11 +63,17 @@ class Caller:
         return wished if self.time_left_s is None else max(0.0, min(wished, self.time_left_s - WAY_BACK_S))
 
 
-def caller_of(metadata: Mapping[str, str], time_left_s: float | None) -> Caller:
+def caller_of(metadata: Mapping[str, str], at_least: Iterable[str], time_left_s: float | None, tokens: Tokens) -> Caller:
     """The caller of a request by its metadata.
 
+    Args:
+        metadata: by name.
+        at_least: every value of `backbone-at-least`.
+        time_left_s: how long the client still waits; None if it does not say.
+        tokens: reads them.
+
     Raises:
-        Refusal: it does not say who it is, or not in a usable form.
+        Refusal: it does not say who it is, or not in a usable form; or it demands something with a token that is not its own.
     """
     principal = metadata.get(PRINCIPAL, "")
     if not principal:
@@ -65,7 +81,8 @@ def caller_of(metadata: Mapping[str, str], time_left_s: float | None) -> Caller:
     if not _is_name(principal):
         raise invalid(Violation(PRINCIPAL, f"must be 1 to {MAX_NAME_BYTES} visible ASCII characters", "metadata.name"))
     traceparent = metadata.get(TRACEPARENT, "")
-    return Caller(principal, metadata.get(IDEMPOTENCY_KEY, ""), traceparent if TRACE.fullmatch(traceparent) else "", time_left_s)
+    knowing = Knowing(tokens.read(principal, at_least))
+    return Caller(principal, metadata.get(IDEMPOTENCY_KEY, ""), traceparent if TRACE.fullmatch(traceparent) else "", time_left_s, knowing)
 
 
 def idempotency_key_of(caller: Caller) -> str:

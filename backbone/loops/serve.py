@@ -321,6 +321,41 @@ class Views:
             question.as_of[place] = min(mark, question.as_of.get(place, mark))
 
 
+class Asked:
+    """One question to the views of a process; implements `declare.Asking`.
+
+    Args:
+        views: who is asked.
+        question: what is demanded.
+    """
+
+    def __init__(self, views: Views, question: Question) -> None:
+        self._views = views
+        self._question = question
+
+    def reader(self, view: View[Row]) -> ViewReader[Row]:
+        """Rows of a view, for this question."""
+        return self._views.reader(view, self._question)
+
+    async def answer(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
+        """What is read, once it knows all that is demanded; see `Views.answer`."""
+        return await self._views.answer(self._question, ask)
+
+    @property
+    def as_of(self) -> Vector:
+        """How far the views that were read had read."""
+        return self._question.as_of
+
+    @property
+    def position(self) -> Vector:
+        """What the answer rests on."""
+        return self._question.position
+
+    def age_ms(self, as_of: Vector) -> int:
+        """How old a picture that knows these positions is; see `Views.age_ms`."""
+        return self._views.age_ms(as_of)
+
+
 class ViewReader(Generic[Row]):
     """Rows of one view for one question; implements `declare.Reader`."""
 

@@ -60,7 +60,16 @@ class _Raised:
                 return topic
         raise DeclarationError(f"{self._service.name} does not raise {type(event).__name__}; name it in its Intake, if it is its writer")
 
-    def encoded(self, topic: Topic, event: Message, *, request_id: str, correlation_id: str, traceparent: str = "") -> bytes:
+    def encoded(
+        self,
+        topic: Topic,
+        event: Message,
+        *,
+        request_id: str,
+        correlation_id: str,
+        traceparent: str = "",
+        after: Mapping[Place, int] | None = None,
+    ) -> bytes:
         """The value of its record."""
         meta = envelope.root_meta(
             writer=self._service.name,
@@ -69,6 +78,7 @@ class _Raised:
             correlation_id=correlation_id,
             occurred_at_ms=time.time_ns() // 1_000_000,
             traceparent=traceparent,
+            after=after,
         )
         number = topic.number(type(event))
         assert number is not None
@@ -90,7 +100,9 @@ class BoundIntake:
         self._raised = 0
         self._under_way = 0
 
-    async def __call__(self, event: Message, *, request_id: str, correlation_id: str, traceparent: str = "") -> Mapping[Place, int]:
+    async def __call__(
+        self, event: Message, *, request_id: str, correlation_id: str, traceparent: str = "", after: Mapping[Place, int] | None = None
+    ) -> Mapping[Place, int]:
         """Append one event.
 
         Args:
@@ -98,6 +110,7 @@ class BoundIntake:
             request_id: names the request; the event's id is made from it, so that a repetition is the same event.
             correlation_id: the conversation.
             traceparent: W3C trace context of the caller.
+            after: what the caller had seen, as a position vector.
 
         Returns:
             The position after the record.
@@ -109,7 +122,9 @@ class BoundIntake:
         """
         topic = self._events.topic(event)
         check(event)
-        value = self._events.encoded(topic, event, request_id=request_id, correlation_id=correlation_id, traceparent=traceparent)
+        value = self._events.encoded(
+            topic, event, request_id=request_id, correlation_id=correlation_id, traceparent=traceparent, after=after
+        )
         self._under_way += 1
         try:
             appended = self._appender.append(topic.name, getattr(event, topic.key).encode(), value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -28,8 +28,8 @@ from retail.ordering.v1.order_pb2 import (
     RejectionReason,
 )
 
-from backbone.declare import Bound, Heard, Raise, Reader, Tail, View
-from backbone.errors import Unavailable
+from backbone.declare import Asking, Bound, Heard, Raise, Reader, Tail, View
+from backbone.errors import NotComparable, NotYet, Unavailable
 from backbone.ports import Place
 from backbone.settings import Settings
 from gateway import api, view
@@ -41,7 +41,9 @@ from gateway.requests import Caller
 from gateway.service import answers, orders, requests
 
 Row = TypeVar("Row", bound=Message)
+Result = TypeVar("Result")
 REQUESTS = "retail.gateway.order-requests.v1"
+ORDERS = "retail.ordering.orders.v1"
 KEY = b"k" * 32
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -98,6 +100,8 @@ class Platform:
         projecting: whether the views take in what is in the log.
         refuses: what raising an event raises; the event is not in the log then.
         silent: no acknowledgement comes, though the event is in the log.
+        known: how far the views are.
+        said: what orders has said.
     """
 
     shop: Shop = lambda platform, event: None
@@ -105,19 +109,25 @@ class Platform:
     refuses: Exception | None = None
     silent: bool = False
     log: list[Message] = field(default_factory=list)
+    said: list[Message] = field(default_factory=list)
     metas: list[dict[str, str]] = field(default_factory=list)
+    afters: list[dict[Place, int]] = field(default_factory=list)
     requests: Rows[RequestRow] = field(default_factory=lambda: Rows(RequestRow))
     orders: Rows[OrderRow] = field(default_factory=lambda: Rows(OrderRow))
     listeners: list[Callable[[Sequence[Heard]], None]] = field(default_factory=list)
     stalls: list[Callable[[], None]] = field(default_factory=list)
     deaf: bool = False
+    known: dict[Place, int] = field(default_factory=lambda: {(REQUESTS, 0): 0, (ORDERS, 0): 0})
     shown: Callable[[], Mapping[str, float]] = dict
 
-    async def raise_(self, event: Message, *, request_id: str, correlation_id: str, traceparent: str = "") -> Mapping[Place, int]:
+    async def raise_(
+        self, event: Message, *, request_id: str, correlation_id: str, traceparent: str = "", after: Mapping[Place, int] | None = None
+    ) -> Mapping[Place, int]:
         await asyncio.sleep(0)
         if self.refuses is not None:
             raise self.refuses
         self.metas.append({"request_id": request_id, "correlation_id": correlation_id, "traceparent": traceparent})
+        self.afters.append(dict(after or {}))
         self.append(event)
         if self.silent:
             await asyncio.Event().wait()
@@ -128,15 +138,22 @@ class Platform:
         self.log.append(event)
         if self.projecting and isinstance(event, OrderRequested):
             view.requested(self.requests, event, NOW + timedelta(seconds=len(self.log)))
+            self.known[REQUESTS, 0] = len(self.log)
         self.shop(self, event)
 
     def say(self, event: Message) -> None:
         """Orders says something: the view folds it, the tail hears it."""
+        self.said.append(event)
         if self.projecting:
             fold(self.orders, event)
+            self.known[ORDERS, 0] = len(self.said)
         if not self.deaf:
             for heard in self.listeners:
-                heard([Heard(event, NOW, {("retail.ordering.orders.v1", 0): 1})])
+                heard([Heard(event, NOW, {(ORDERS, 0): len(self.said)})])
+
+    def asking(self, within_s: float, at_least: Mapping[Place, int]) -> Asking:
+        """A question to both views."""
+        return _Asking(self, at_least)
 
     async def requests_of_now(self) -> Rows[RequestRow]:
         """The view, once it has taken in what is in the log."""
@@ -168,7 +185,7 @@ class Platform:
         made = Orders(
             key=KEY,
             raise_=self.raise_,
-            views=Views(self.requests, self.orders, self.requests_of_now),
+            views=Views(self.asking, requests, orders, self.requests_of_now),
             waiters=waiters,
             door=door,
             answer_within=timedelta(seconds=900),
@@ -186,6 +203,36 @@ def fold(rows: Rows[OrderRow], event: Message) -> None:
 
 
 @dataclass
+class _Asking:
+    """A question to views that know `known`, and nothing of any other topic."""
+
+    platform: Platform
+    at_least: Mapping[Place, int]
+
+    def reader(self, view: View[Any]) -> Reader[Any]:
+        return self.platform.requests if view is requests else self.platform.orders
+
+    async def answer(self, ask: Callable[[], Awaitable[Result]]) -> Result:
+        for place, wanted in self.at_least.items():
+            if place not in self.platform.known:
+                raise NotComparable(place[0])
+            if (reached := self.platform.known[place]) < wanted:
+                raise NotYet("the view is behind", f"{place[0]}/{place[1]}", wanted, reached)
+        return await ask()
+
+    @property
+    def as_of(self) -> Mapping[Place, int]:
+        return self.platform.known
+
+    @property
+    def position(self) -> Mapping[Place, int]:
+        return self.platform.known
+
+    def age_ms(self, as_of: Mapping[Place, int]) -> int:
+        return 7
+
+
+@dataclass
 class _Bound:
     platform: Platform
     settings: Settings
@@ -195,6 +242,9 @@ class _Bound:
 
     def reader(self, view: View[Any]) -> Reader[Any]:
         return self.platform.requests if view is requests else self.platform.orders
+
+    def asking(self, within_s: float, at_least: Mapping[Place, int]) -> Asking:
+        return self.platform.asking(within_s, at_least)
 
     async def reader_of_now(self, view: View[Any]) -> Reader[Any]:
         assert view is requests
