@@ -54,7 +54,7 @@ class Commands(click.Group):
     "--platform",
     "platform_at",
     metavar="MODULE:ATTR",
-    help="Where the platform, or a context alone, is declared [BACKBONE_PLATFORM, pyproject.toml].",
+    help="Where the platform is declared [BACKBONE_PLATFORM, pyproject.toml]; for topics a context alone will do.",
 )
 @click.option("--folder", type=click.Path(path_type=Path), help="Where the local stack lies [BACKBONE_FOLDER, .backbone in the checkout].")
 @click.pass_context
