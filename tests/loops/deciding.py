@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from google.protobuf.message import Message
+from retail.ordering.v1.catalogue_pb2 import ItemCatalogued
+from retail.ordering.v1.order_pb2 import OrderValidated
+from retail.ordering.v1.price_pb2 import PriceListed
+from retail.ordering.views.v1.rows_pb2 import Availability, Price
 
 from backbone.adapters.memory import MemoryLog
 from backbone.adapters.memory_rows import MemoryRows
 from backbone.contract import ResolvedService, resolve, topics_holding
-from backbone.declare import Context, Service
+from backbone.declare import Context, Decider, Service
 from backbone.envelope import Decoded, decode, encode, root_meta
 from backbone.loops.decide import Decide
 from backbone.ports import Change, Fragment, Log, Record, Rows
 from backbone.settings import Settings
 from backbone.topology import topology
 from backbone.v1.private_pb2 import Quarantined
+from contexts.ordering.orders import service as orders_table
+from contexts.ordering.pricing.service import pricing
+from tests import examples
 
 PARTITIONS = 4
 WITHIN_S = 20.0
+CATALOGUE, PRICES = "retail.ordering.catalogue.v1", "retail.ordering.prices.v1"
+ORDERS = "retail.ordering.orders.v1"
+DAY_S = 86_400
 
 
 @dataclass
@@ -127,3 +138,80 @@ def idle(worker: Decide, turns: int = 5) -> None:
 def sequences(decoded: Sequence[Decoded]) -> list[int]:
     """The sequence of each event."""
     return [one.meta.sequence for one in decoded]
+
+
+@dataclass(frozen=True)
+class Count:
+    """A state that counts what was said."""
+
+    said: int = 0
+
+
+def counted(count: Count, event: PriceListed) -> Count:
+    """One more."""
+    return replace(count, said=count.said + 1)
+
+
+def always(count: Count, item: ItemCatalogued) -> Iterator[PriceListed]:
+    """Say a price whatever is held; refuse what is called bad."""
+    if item.title == "bad":
+        raise ZeroDivisionError("one cannot share among none")
+    yield PriceListed(sku=item.sku, unit_price=item.list_price)
+
+
+def pricing_world(decider: Decider[Count, PriceListed] | None = None) -> World:
+    """The pricing service, or another one in its place."""
+    service = Service("pricing", decider) if decider else pricing
+    return World(Context("ordering", service), service)
+
+
+def prices(world: World) -> list[PriceListed]:
+    """Every price said."""
+    return [decoded.event for decoded in world.said(PRICES, PriceListed)]
+
+
+def counted_by(step: int) -> Callable[[Count, PriceListed], Count]:
+    """Another fold of the same events: it counts in steps."""
+
+    def evolve(count: Count, event: PriceListed) -> Count:
+        return Count(count.said + step)
+
+    return evolve
+
+
+def orders_world(log_clock: Callable[[], float] = time.time) -> World:
+    """The orders service, and a log with a clock in seconds since the epoch."""
+    log = MemoryLog(now_ms=lambda: int(log_clock() * 1000))
+    return World(Context("ordering", orders_table.orders), orders_table.orders, log)
+
+
+def known(world: World, show: bool = True) -> None:
+    """Let everything that is ordered in the examples be said, and shown by both views of orders."""
+    for sku, _, cents in examples.LINES:
+        world.comes(examples.stock_level_changed(sku=sku), "retail.fulfilment.stock-by-sku.v1")
+        world.comes(examples.price_listed(sku=sku, unit_price=examples.usd(cents)))
+    if show:
+        shown(world)
+
+
+def shown(world: World) -> None:
+    """Let both views of orders be read to the end."""
+    world.shows_to_the_end(orders_table.availability, {sku: _available(sku) for sku, _, _ in examples.LINES})
+    world.shows_to_the_end(orders_table.prices, {sku: Price(sku=sku, unit_price=examples.usd(cents)) for sku, _, cents in examples.LINES})
+
+
+def _available(sku: str) -> Availability:
+    row = Availability(sku=sku)
+    row.available[examples.ZONE] = 10
+    return row
+
+
+def answers(world: World, of: type[Message]) -> list[Message]:
+    """The events of one class in the orders topic."""
+    return [decoded.event for decoded in world.said(ORDERS, OrderValidated) if isinstance(decoded.event, of)]
+
+
+def request(world: World, order_id: str = examples.ORDER, lines: examples.Lines = examples.LINES) -> Record:
+    """A customer asks, and will wait for a day."""
+    expires_at = datetime.now(UTC) + timedelta(seconds=DAY_S)
+    return world.comes(examples.order_requested(order_id=order_id, lines=lines, expires_at=expires_at), correlation_id=order_id)

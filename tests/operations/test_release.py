@@ -19,8 +19,7 @@ from backbone.operations.release import NotReleased, Released, release
 from backbone.ports import Place
 from backbone.settings import Settings
 from tests import examples
-from tests.loops.deciding import PARTITIONS, World, steps
-from tests.loops.test_decide import Count, always, counted, prices
+from tests.loops.deciding import PARTITIONS, Count, World, always, counted, prices, steps
 
 
 @pytest.fixture
