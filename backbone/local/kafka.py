@@ -18,8 +18,6 @@ import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
@@ -29,7 +27,8 @@ from backbone.local import aot, fencing, jars
 from backbone.local.errors import LocalError, StartError
 from backbone.local.locks import file_lock
 from backbone.local.ports import free_port, is_answered
-from backbone.local.processes import STOP_S, Announce, Process, ProcessSpec, kill_all
+from backbone.local.processes import Announce, Process, ProcessSpec
+from backbone.local.server import Server
 
 VERSION = jars.KAFKA_VERSION
 
@@ -126,7 +125,7 @@ def answering_cluster(bootstrap: str, within: float) -> str | None:
     return None
 
 
-class Kafka:
+class Kafka(Server):
     """One broker with its data folder; starts where it stopped, also after `kill -9`.
 
     with Kafka(folder) as kafka:
@@ -185,35 +184,6 @@ class Kafka:
             ready_within=self._ready_within,
             prepare=self._prepare,
         )
-
-    def start(self) -> Self:
-        """Starts the broker and waits until it answers.
-
-        Raises:
-            JarError: a jar is missing and cannot be fetched.
-            StartError: it ended or did not answer in time; with the last lines of its log.
-        """
-        self.process.start()
-        try:
-            self.process.await_ready()
-        except BaseException:
-            kill_all([self.process])
-            raise
-        return self
-
-    def stop(self, within: float = STOP_S, announce: Announce = print) -> None:
-        """SIGTERM, then SIGKILL after `within` seconds, announced."""
-        self.process.stop(within, announce)
-
-    def kill(self) -> None:
-        """SIGKILL, as a crash would; returns when it is gone."""
-        kill_all([self.process])
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        self.stop()
 
     @property
     def _properties(self) -> Path:

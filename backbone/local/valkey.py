@@ -6,15 +6,14 @@ import socket
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from redis import Redis
 from redis.exceptions import RedisError
 
 from backbone.local.errors import StartError
 from backbone.local.ports import free_port
-from backbone.local.processes import STOP_S, Announce, Process, ProcessSpec, kill_all
+from backbone.local.processes import Process, ProcessSpec
+from backbone.local.server import Server
 
 SETTINGS: Mapping[str, str] = {
     "appendonly": "yes",
@@ -39,7 +38,7 @@ def server_binary() -> Path:
     return found[0]
 
 
-class Valkey:
+class Valkey(Server):
     """One server with its data folder.
 
     with Valkey(folder) as valkey:
@@ -81,34 +80,6 @@ class Valkey:
             ready_within=self._ready_within,
             prepare=self._prepare,
         )
-
-    def start(self) -> Self:
-        """Starts the server and waits until it answers.
-
-        Raises:
-            StartError: it ended or did not answer in time; with the last lines of its log.
-        """
-        self.process.start()
-        try:
-            self.process.await_ready()
-        except BaseException:
-            kill_all([self.process])
-            raise
-        return self
-
-    def stop(self, within: float = STOP_S, announce: Announce = print) -> None:
-        """SIGTERM, then SIGKILL after `within` seconds, announced."""
-        self.process.stop(within, announce)
-
-    def kill(self) -> None:
-        """SIGKILL, as a crash would; returns when it is gone."""
-        kill_all([self.process])
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        self.stop()
 
     def _prepare(self) -> None:
         self.data.mkdir(parents=True, exist_ok=True)
