@@ -32,6 +32,7 @@ from demo.show import show
 from laws import books, log
 from laws.__main__ import as_text, dollars
 from laws.check import Verdict, check
+from laws.history import Recorder
 from shop import shop
 
 FOLDER = Path(".backbone/demo")
@@ -137,7 +138,7 @@ async def _placed(here: RunningPlatform, chosen: Sequence[Purchase], options: Op
     progress, done = Progress(len(chosen)), asyncio.Event()
     shown = asyncio.create_task(show(progress, console, done))
     try:
-        await place_all(here.grpc, chosen, progress, options.at_once, ANSWERS_WITHIN_S + 60)
+        await place_all(here.grpc, chosen, progress, options.at_once, ANSWERS_WITHIN_S + 60, Recorder(options.folder / "history.jsonl"))
     finally:
         done.set()
         await shown

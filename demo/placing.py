@@ -23,6 +23,7 @@ from retail.gateway.v1.order_service_pb2 import (
 from retail.gateway.v1.order_service_pb2_grpc import OrderServiceStub
 
 from demo.purchases import Line, Purchase, money
+from laws.history import Recorder
 
 if TYPE_CHECKING:
     from retail.gateway.v1.order_service_pb2_grpc import OrderServiceAsyncStub
@@ -93,7 +94,14 @@ def asked(lines: Iterable[Line], zone: str, wait_s: float = WAIT_S) -> PlaceOrde
     return request
 
 
-async def place_all(address: str, purchases: Sequence[Purchase], progress: Progress, at_once: int, answer_within_s: float) -> None:
+async def place_all(
+    address: str,
+    purchases: Sequence[Purchase],
+    progress: Progress,
+    at_once: int,
+    answer_within_s: float,
+    history: Recorder | None = None,
+) -> None:
     """Place every purchase once and wait for every answer.
 
     Args:
@@ -101,21 +109,24 @@ async def place_all(address: str, purchases: Sequence[Purchase], progress: Progr
         progress: is kept up to date.
         at_once: how many customers there are at a time.
         answer_within_s: after how long a customer without an answer leaves, in seconds.
+        history: gets every call.
     """
     queue = deque(purchases)
     async with grpc.aio.insecure_channel(address) as channel:
         stub: OrderServiceAsyncStub = OrderServiceStub(channel)
-        await asyncio.gather(*(_customers(stub, queue, progress, answer_within_s) for _ in range(at_once)))
+        await asyncio.gather(*(_customers(stub, queue, progress, answer_within_s, history or Recorder()) for _ in range(at_once)))
 
 
-async def _customers(stub: OrderServiceAsyncStub, queue: deque[Purchase], progress: Progress, answer_within_s: float) -> None:
+async def _customers(
+    stub: OrderServiceAsyncStub, queue: deque[Purchase], progress: Progress, answer_within_s: float, history: Recorder
+) -> None:
     while queue:
         purchase = queue.popleft()
         began = time.monotonic()
         progress.placed += 1
         progress.waiting += 1
         try:
-            order = await _answer(stub, purchase, progress, began + answer_within_s)
+            order = await _answer(stub, purchase, progress, began + answer_within_s, history)
         except grpc.aio.AioRpcError as error:
             progress.defects[purchase.ref] = f"{error.code().name}: {error.details()}"
             continue
@@ -130,7 +141,7 @@ async def _customers(stub: OrderServiceAsyncStub, queue: deque[Purchase], progre
             progress.first_confirmed_at = time.monotonic()
 
 
-async def _answer(stub: OrderServiceAsyncStub, purchase: Purchase, progress: Progress, deadline: float) -> Order | None:
+async def _answer(stub: OrderServiceAsyncStub, purchase: Purchase, progress: Progress, deadline: float, history: Recorder) -> Order | None:
     """The answer to a purchase; None if there is none in time."""
     caller = (("x-principal", purchase.customer), ("idempotency-key", purchase.ref))
     order: Order | None = None
@@ -139,10 +150,16 @@ async def _answer(stub: OrderServiceAsyncStub, purchase: Purchase, progress: Pro
         wait = min(float(WAIT_S), left)
         try:
             if order is None:
-                order = (await stub.PlaceOrder(asked(purchase.lines, purchase.zone, wait), metadata=caller, timeout=wait + 5)).order
+                request = asked(purchase.lines, purchase.zone, wait)
+                with history.calling("place", purchase.customer, key=purchase.ref, payload=_payload(purchase), wait_s=wait) as call:
+                    placed = await stub.PlaceOrder(request, metadata=caller, timeout=wait + 5)
+                    call.told(placed.order, placed.position)
+                order = placed.order
             else:
                 again = AwaitOrderRequest(order_id=order.order_id, wait=Duration(seconds=int(wait)))
-                order = (await stub.AwaitOrder(again, metadata=caller, timeout=wait + 5)).order
+                with history.calling("await", purchase.customer, order_id=order.order_id, wait_s=wait) as call:
+                    order = (await stub.AwaitOrder(again, metadata=caller, timeout=wait + 5)).order
+                    call.told(order)
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.NOT_FOUND and order is not None:
                 order = None  # its request never reached the log: the same key makes it the same order
@@ -155,3 +172,7 @@ async def _answer(stub: OrderServiceAsyncStub, purchase: Purchase, progress: Pro
         if order.status != OrderStatus.ORDER_STATUS_PENDING:
             return order
     return None
+
+
+def _payload(purchase: Purchase) -> str:
+    return f"{purchase.zone} {sorted((line.sku, line.quantity, line.cents) for line in purchase.lines)}"

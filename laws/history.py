@@ -113,7 +113,7 @@ class Recorder:
         try:
             yield call
         except BaseException as error:
-            code = getattr(error, "code", None)
+            code: Any = getattr(error, "code", None)  # as errors of gRPC have it
             call.code = code().name if callable(code) else type(error).__name__
             call.outcome = FAIL if call.code in REFUSED else UNKNOWN
             raise

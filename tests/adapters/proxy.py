@@ -1,4 +1,4 @@
-"""A proxy between clients and a broker that can hold up what Kafka's clients ask."""
+"""A proxy between clients and a broker that can hold up what Kafka's clients ask, lose answers, and be a bad link."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -43,11 +44,15 @@ class Proxy:
 
     Args:
         port: where it listens.
-        upstream_port: where the broker listens.
+        upstream_port: where the broker listens; called at each connection if that is not known yet.
+
+    Attributes:
+        lost: how many answers were lost so far.
+        passed: how many requests were passed on so far.
     """
 
-    def __init__(self, port: int, upstream_port: int) -> None:
-        self._upstream = ("127.0.0.1", upstream_port)
+    def __init__(self, port: int, upstream_port: int | Callable[[], int]) -> None:
+        self._upstream_port = upstream_port if callable(upstream_port) else lambda: upstream_port
         self._listener = socket.create_server(("127.0.0.1", port))
         self._lock = threading.Lock()
         self._connections: list[tuple[socket.socket, socket.socket]] = []
@@ -55,6 +60,11 @@ class Proxy:
         self._held: Held | None = None
         self._kept = threading.Event()
         self._delays: dict[int, float] = {}
+        self._lose: dict[int, int] = {}
+        self._latency_s = 0.0
+        self._deaf_until = 0.0
+        self.lost = 0
+        self.passed = 0
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._accept, daemon=True).start()
@@ -76,6 +86,24 @@ class Proxy:
         """Pass on requests of this number so much later."""
         self._delays[request] = seconds
 
+    def lose_answers(self, request: int, times: int) -> None:
+        """Let so many requests of this number reach the broker, and lose its answer with the connection."""
+        self._lose[request] = times
+
+    def lose_none(self) -> int:
+        """Lose no more answers; how many were still to be lost."""
+        left = sum(self._lose.values())
+        self._lose.clear()
+        return left
+
+    def slow(self, seconds: float) -> None:
+        """Let each request and each answer take so much longer; 0 ends it."""
+        self._latency_s = seconds
+
+    def deafen(self, seconds: float) -> None:
+        """Cut one way: requests pass, answers are kept back for so long."""
+        self._deaf_until = time.monotonic() + seconds
+
     def hold_next(self, request: int) -> None:
         """Keep the next request of this number, and close the connection it came by."""
         self._kept.clear()
@@ -91,20 +119,29 @@ class Proxy:
         with suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
-                upstream = socket.create_connection(self._upstream)
+                try:
+                    upstream = socket.create_connection(("127.0.0.1", self._upstream_port()), timeout=ANSWER_WITHIN_S)
+                except OSError:  # the broker is down: so is the proxy
+                    _close(client)
+                    continue
+                upstream.settimeout(None)
+                expected: dict[int, int] = {}
                 for end in (client, upstream):
                     end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 with self._lock:
                     self._connections.append((client, upstream))
-                threading.Thread(target=self._requests, args=(client, upstream), daemon=True).start()
-                threading.Thread(target=self._answers, args=(client, upstream), daemon=True).start()
+                threading.Thread(target=self._requests, args=(client, upstream, expected), daemon=True).start()
+                threading.Thread(target=self._answers, args=(client, upstream, expected), daemon=True).start()
 
-    def _requests(self, client: socket.socket, upstream: socket.socket) -> None:
+    def _requests(self, client: socket.socket, upstream: socket.socket, expected: dict[int, int]) -> None:
         with suppress(OSError):
             while True:
-                head = _exactly(client, 6)
-                size, request = struct.unpack(">ih", head)
-                frame = head + _exactly(client, size - 2)
+                head = _exactly(client, 12)
+                size, request, _, correlation = struct.unpack(">ihhi", head)
+                frame = head + _exactly(client, size - 8)
+                self.passed += 1
+                if self._lose.get(request):
+                    expected[correlation] = request
                 if request == self._hold:
                     self._hold = None
                     with self._lock:
@@ -115,10 +152,12 @@ class Proxy:
                     return
                 if delay := self._delays.pop(request, None):
                     time.sleep(delay)
+                if self._latency_s:
+                    time.sleep(self._latency_s)
                 upstream.sendall(frame)
         _close(upstream)
 
-    def _answers(self, client: socket.socket, upstream: socket.socket) -> None:
+    def _answers(self, client: socket.socket, upstream: socket.socket, expected: dict[int, int]) -> None:
         with suppress(OSError):
             while (client, upstream) in self._connections:
                 head = _peek(upstream)
@@ -126,8 +165,26 @@ class Proxy:
                     return  # from now on the answers belong to whoever releases what was held
                 if not head:
                     break
-                client.sendall(upstream.recv(65_536))
+                frame = _exactly(upstream, 8)
+                size, correlation = struct.unpack(">ii", frame)
+                frame += _exactly(upstream, size - 4)
+                if (left := self._deaf_until - time.monotonic()) > 0:
+                    time.sleep(left)
+                if self._latency_s:
+                    time.sleep(self._latency_s)
+                if self._loses(expected.pop(correlation, None)):
+                    break
+                client.sendall(frame)
         _close(client)
+        _close(upstream)
+
+    def _loses(self, request: int | None) -> bool:
+        with self._lock:
+            if request is None or not self._lose.get(request):
+                return False
+            self._lose[request] -= 1
+            self.lost += 1
+            return True
 
 
 def _peek(end: socket.socket) -> bytes:
@@ -135,13 +192,13 @@ def _peek(end: socket.socket) -> bytes:
 
 
 def _exactly(end: socket.socket, size: int) -> bytes:
-    found = b""
+    found = bytearray()
     while len(found) < size:
         part = end.recv(size - len(found))
         if not part:
             raise ConnectionError("the other end is closed")
         found += part
-    return found
+    return bytes(found)
 
 
 def _close(end: socket.socket) -> None:

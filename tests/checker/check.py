@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from laws.check import check as lawful
+from laws.entries import Place
 from tests.checker.rules.decisions import absence, expiry
 from tests.checker.rules.identity import aborted_read, cause, one_outcome, one_reaction, unique_ids
 from tests.checker.rules.prefixes import prefix
@@ -51,6 +52,7 @@ class Judgement:
     Attributes:
         records, aborted, calls, samples: how much it looked at.
         set_aside: records in quarantine.
+        at_ms: when each record was appended.
     """
 
     findings: tuple[Finding, ...]
@@ -59,6 +61,7 @@ class Judgement:
     calls: int
     samples: int
     set_aside: int
+    at_ms: Mapping[Place, int] = field(default_factory=dict, repr=False)
 
     @property
     def holds(self) -> bool:
@@ -93,4 +96,5 @@ def judge(world: World) -> Judgement:
         len(world.calls),
         len(world.samples),
         sum(len(places) for places in seen.set_aside.values()),
+        {one.place: one.at_ms for one in seen.said},
     )

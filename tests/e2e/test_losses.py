@@ -39,7 +39,7 @@ class Customers:
         self.progress = Progress(len(purchases))
         self._pool = ThreadPoolExecutor(1)
         self._placing = self._pool.submit(
-            lambda: asyncio.run(place_all(shop.here.grpc, purchases, self.progress, at_once, answer_within_s=150.0))
+            lambda: asyncio.run(place_all(shop.here.grpc, purchases, self.progress, at_once, 150.0, shop.history))
         )
 
     def until_answered(self, count: int) -> None:
@@ -71,6 +71,7 @@ def test_no_order_is_refused_because_redis_forgot_everything(shop_up: Shop) -> N
     assert customers.progress.confirmed == len(purchases), customers.progress.reasons()
     assert shop_up.verdict().violations == ()
     assert different_rows(shop_up) == []
+    assert shop_up.findings() == ()
 
 
 @dataclass
@@ -127,6 +128,7 @@ def test_every_context_may_be_killed_in_the_middle_of_its_work(shop_up: Shop) ->
     assert verdict.violations == ()
     assert verdict.totals.quarantined == 0
     assert different_rows(shop_up) == []
+    assert shop_up.findings() == ()
 
 
 def in_parallel(works: Sequence[Callable[[], None]]) -> None:

@@ -220,7 +220,7 @@ def _effects_before_restored() -> Sequence[tuple[Any, str, Any]]:
 
 
 def _dirty_reads() -> Sequence[tuple[Any, str, Any]]:
-    def take_from(self: MemoryConsumer, place: Place, limit: int) -> list[Record]:
+    def take_from(self: MemoryConsumer, place: Place, limit: int, *_: object) -> list[Record]:
         entries, position = self._log.entries(place), self._positions[place]
         if limit <= 0:
             return []

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from google.protobuf.message import DecodeError
 
-from backbone.v1.private_pb2 import QUARANTINE_REASON_INVALID, QUARANTINE_REASON_RAISED, Quarantined
+from backbone.v1.private_pb2 import QUARANTINE_REASON_RAISED, Quarantined
 from laws.entries import WRAPPERS, Place
 from tests.checker.seen import ANSWERS, ORDERS, REQUESTS, Said, Seen
 from tests.checker.world import Finding
@@ -134,7 +134,7 @@ def defect(seen: Seen) -> Iterator[Finding]:
                 found = Quarantined.FromString(one.entry.value or b"")
             except DecodeError:
                 continue
-            if found.reason in (QUARANTINE_REASON_RAISED, QUARANTINE_REASON_INVALID):
+            if found.reason == QUARANTINE_REASON_RAISED:
                 place = Place(found.topic, found.partition, found.offset)
                 yield Finding("defect", f"{found.service} could not decide: {found.detail}", (place, one.place), found.aggregate)
 
