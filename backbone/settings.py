@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from backbone.errors import SettingsError
 
-
 MEBIBYTE = 1024 * 1024
 
 
@@ -36,6 +35,7 @@ class Settings(BaseModel):
         batch_bytes: how many bytes of records it holds at most; one record is always taken.
         queue_bytes: how many bytes one client of the log holds at most: fetched ahead, or waiting to be sent.
         order_id_key_file: file that holds the secret from which the gateway makes order ids.
+        origins: origins whose pages in browsers may call the gateway besides its own, with spaces between: https://shop.example.
         in_flight: how many calls the gateway has under way at most, whatever they want.
         orders_least: how many orders the gateway lets be under way at once however late answers are.
         orders_most: how many however quick they are; in between it goes by how many answers are late.
@@ -64,6 +64,7 @@ class Settings(BaseModel):
     batch_bytes: int = Field(default=4 * MEBIBYTE, ge=64 * 1024, alias="BACKBONE_BATCH_BYTES")
     queue_bytes: int = Field(default=16 * MEBIBYTE, ge=2 * MEBIBYTE, le=1024 * MEBIBYTE, alias="BACKBONE_QUEUE_BYTES")
     order_id_key_file: str = Field(default="", alias="ORDER_ID_KEY_FILE")
+    origins: str = Field(default="", alias="GATEWAY_ORIGINS")
     in_flight: int = Field(default=1000, ge=1, alias="GATEWAY_IN_FLIGHT")
     orders_least: int = Field(default=64, ge=1, alias="GATEWAY_ORDERS_LEAST")
     orders_most: int = Field(default=1000, ge=1, alias="GATEWAY_ORDERS_MOST")

@@ -45,6 +45,7 @@ async def serve(bound: Bound, *, requests: View[RequestRow], orders: View[OrderR
     settings = bound.settings
     if not settings.order_id_key_file:
         raise SettingsError("ORDER_ID_KEY_FILE is not set: where lies the secret of the order ids? It is made there if it is missing")
+    origins = settings.origins.split()
     secret = ids.secret_key(Path(settings.order_id_key_file))
     tokens = Tokens(key_of(secret), settings.cluster_id)
     limit = Limit(settings.orders_least, settings.orders_most, settings.orders_late_after_s)
@@ -73,7 +74,7 @@ async def serve(bound: Bound, *, requests: View[RequestRow], orders: View[OrderR
     with bound.tail(answers, heard, waiters.look_again):
         async with (
             grpc_api.serving(use_cases, tokens, settings.host, settings.grpc_port, settings.in_flight) as programs,
-            http_api.serving(use_cases, tokens, settings.host, settings.http_port, settings.in_flight) as browsers,
+            http_api.serving(use_cases, tokens, settings.host, settings.http_port, settings.in_flight, origins) as browsers,
         ):
             try:
                 yield {"grpc": programs.address, "http": browsers}

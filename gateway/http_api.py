@@ -1,4 +1,4 @@
-"""The door for browsers and curl: the same API as Connect (JSON or protobuf over plain HTTP)."""
+"""The door for browsers and curl: the same API as Connect (JSON or protobuf over plain HTTP) and as gRPC-Web, streams among it."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from backbone.errors import BackboneError
 from backbone.positions import AT_LEAST
 from backbone.run import http_server
 from gateway import requests
+from gateway.browsing import for_pages_of, without_native_grpc
 from gateway.freshness import Tokens
 from gateway.orders import Orders
 from gateway.refusals import Refusal, refusal_of
@@ -34,20 +35,24 @@ Context = RequestContext[Any, Any]
 log = structlog.get_logger()
 
 
-def serving(orders: Orders, tokens: Tokens, host: str, port: int, calls: int) -> AbstractAsyncContextManager[str]:
+def serving(
+    orders: Orders, tokens: Tokens, host: str, port: int, calls: int, origins: Sequence[str] = ()
+) -> AbstractAsyncContextManager[str]:
     """An HTTP server for as long as the context is held; it yields its URL.
 
     Args:
         tokens: reads and writes positions.
         port: 0 takes a free one.
         calls: how many calls the door lets in; what is refused gets as many connections again.
+        origins: whose pages may call besides the door's own.
 
     Raises:
         SettingsError: the port is taken.
     """
     codecs = [Checked(codec) for codec in google_protobuf_codecs()]
     app = OrderServiceASGIApplication(Browsers(orders, tokens), read_max_bytes=MAX_MESSAGE_BYTES, codecs=codecs)
-    return http_server(_with_readable_headers(app), host, port, at_once=2 * calls + 64)
+    reached = for_pages_of(origins, without_native_grpc(_with_readable_headers(app)))
+    return http_server(reached, host, port, at_once=2 * calls + 64)
 
 
 def _with_readable_headers(app: Any) -> Any:

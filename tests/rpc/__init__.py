@@ -1,0 +1,1 @@
+"""RPC as clients see it, byte by byte."""
