@@ -393,7 +393,8 @@ def writers(checkout: Checkout, as_json: bool) -> None:
 def doctor(checkout: Checkout, as_json: bool) -> None:
     """Look for what is wrong here, and say how to mend it. Exit code 1 if something is.
 
-    Python, platform, disk, open files, Kafka's jars (SHA-256), Java, Valkey, the stack and its ports, cluster id, topics, Redis.
+    Python, platform, disk, open files, Kafka's jars (SHA-256), Java, Valkey, the stack and its ports, cluster id, topics, and every option
+    in effect of brokers, topics, clients and Redis that the design needs.
     """
     from backbone.operations import doctor as operation
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.admin._config import ConfigResource
+from confluent_kafka.admin._config import ConfigEntry, ConfigResource
 from confluent_kafka.admin._metadata import TopicMetadata
+from confluent_kafka.admin._resource import ResourceType
 from confluent_kafka.cimpl import NewTopic
 
 from backbone.adapters.kafka_clients import Options, common_options, connect, error_of, is_passing, meaning
@@ -77,12 +78,7 @@ class KafkaAdmin:
         """Every topic that exists, but Kafka's own, with the settings that were given to it."""
         listed = self._listed()
         names = [name for name in listed if not name.startswith("__")]
-        try:
-            resources = [ConfigResource(ConfigResource.Type.TOPIC, name) for name in names]
-            asked = self._client.describe_configs(resources, request_timeout=ASK_WITHIN_S) if resources else {}
-            found = {resource.name: future.result(ASK_WITHIN_S + 1.0) for resource, future in asked.items()}
-        except KafkaException as error:
-            raise meaning(error_of(error), "describing topics") from error
+        found = self._described(ResourceType.TOPIC, names)
         return {
             name: TopicSpec(
                 name,
@@ -91,6 +87,26 @@ class KafkaAdmin:
             )
             for name in names
         }
+
+    def topic_options(self, names: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
+        """The options in effect of some topics, also those that nobody gave."""
+        return {name: _in_effect(found) for name, found in self._described(ResourceType.TOPIC, names).items()}
+
+    def broker_options(self) -> Mapping[str, Mapping[str, str]]:
+        """The options in effect of every broker, by its id."""
+        try:
+            ids = [str(broker) for broker in self._client.list_topics(timeout=ASK_WITHIN_S).brokers]
+        except KafkaException as error:
+            raise meaning(error_of(error), "listing brokers") from error
+        return {name: _in_effect(found) for name, found in self._described(ResourceType.BROKER, ids).items()}
+
+    def _described(self, kind: ResourceType, names: Sequence[str]) -> Mapping[str, Mapping[str, ConfigEntry]]:
+        try:
+            resources = [ConfigResource(kind, name) for name in names]
+            asked = self._client.describe_configs(resources, request_timeout=ASK_WITHIN_S) if resources else {}
+            return {resource.name: future.result(ASK_WITHIN_S + 1.0) for resource, future in asked.items()}
+        except KafkaException as error:
+            raise meaning(error_of(error), f"describing {kind.name.lower()}s") from error
 
     def create_topics(self, specs: Sequence[TopicSpec], replication_factor: int = 1) -> Sequence[str]:
         """Make the topics that do not exist; leave the others as they are.
@@ -169,3 +185,7 @@ class KafkaAdmin:
             if time.monotonic() > deadline:
                 raise Unavailable(f"topics without a leader after {ASK_WITHIN_S:g} s: {', '.join(waiting[:5])}")
             time.sleep(0.02)
+
+
+def _in_effect(found: Mapping[str, ConfigEntry]) -> Mapping[str, str]:
+    return {name: entry.value for name, entry in found.items() if entry.value is not None}

@@ -177,6 +177,44 @@ def transaction_options(settings: Settings, transactional_id: str) -> Options:
     }
 
 
+def kinds(settings: Settings) -> Mapping[str, tuple[type[Consumer] | type[Producer], Options]]:
+    """Every kind of client that reads or writes, as `KafkaLog` makes it; names stand for those of a slot."""
+    every = common_options(settings)
+    reading, writing = reading_options(settings), writing_options(settings)
+    return {
+        "group member": (Consumer, {**every, **reading, **member_options(settings, "group", "slot")}),
+        "reader": (Consumer, {**every, **reading, "group.id": "none"}),
+        "transactional producer": (Producer, {**every, **writing, **transaction_options(settings, "slot")}),
+        "appender": (Producer, {**every, **writing}),
+    }
+
+
+OTHER_NAMES: Mapping[str, str] = {"request.required.acks": "acks", "queue.buffering.max.ms": "linger.ms"}
+"""Names a client tells for names it was told."""
+
+
+def in_effect(make: Callable[..., Consumer | Producer], options: Options) -> Mapping[str, str]:
+    """What a client says itself that it was told; needs no broker, and leaves out what is at the client's own default."""
+    told: dict[str, str] = {}
+
+    class Lines:
+        def log(self, _level: int, pattern: str, *parts: object) -> None:
+            name, is_option, value = (pattern % parts).rpartition("]:")[2].partition(" = ")
+            if is_option:
+                told[OTHER_NAMES.get(name.strip(), name.strip())] = value.strip()
+
+    client = make({**options, "debug": "conf", "log_level": 7}, logger=Lines())
+    deadline = time.monotonic() + SLICE_S
+    heard = -1
+    while heard < len(told) or (not told and time.monotonic() < deadline):
+        heard = len(told)
+        client.poll(0.01)
+    if isinstance(client, Consumer):
+        client.close()
+    # raised above only to hear the rest
+    return {**told, "log_level": str(options.get("log_level", ""))}
+
+
 def connect(make: Callable[..., Client], options: Options, settings: Settings, within_s: float = CONNECT_WITHIN_S) -> tuple[Client, Signs]:
     """A client that has met its cluster.
 

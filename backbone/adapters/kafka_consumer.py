@@ -118,7 +118,7 @@ class KafkaConsumer:
             if portion:
                 sizes = [len(message) for message in portion]
                 room -= sum(sizes)
-                largest = max(largest, max(sizes))
+                largest = max(largest, *sizes)
                 messages += portion
             if len(portion) < wanted:
                 break

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from backbone.local.errors import StartError
 from backbone.local.ports import free_port
@@ -92,6 +92,21 @@ class Valkey(Server):
                 return connection.recv(16).startswith(b"+PONG")
         except OSError:
             return False
+
+
+def options_of(url: str, within: float = 2.0) -> Mapping[str, str] | None:
+    """The options in effect of a Redis or Valkey server; None if it does not tell, as services for rent do not.
+
+    Raises:
+        RedisError: it does not answer.
+    """
+    client = Redis.from_url(url, socket_timeout=within, socket_connect_timeout=within, decode_responses=True)
+    try:
+        return {str(name): str(value) for name, value in client.config_get("*").items()}
+    except ResponseError:
+        return None
+    finally:
+        client.close()
 
 
 def is_answering(url: str, within: float = 2.0) -> bool:

@@ -6,20 +6,22 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
 from google.protobuf.internal import api_implementation
 
+from backbone.adapters.kafka_admin import KafkaAdmin
+from backbone.adapters.kafka_clients import in_effect, kinds
 from backbone.errors import BackboneError
 from backbone.local import jars
 from backbone.local.kafka import FEWEST_FILES, answering_cluster
 from backbone.local.ports import is_answered, is_free
 from backbone.local.processes import recorded
 from backbone.local.stack import redis_variable, shown
-from backbone.local.valkey import is_answering, server_binary
-from backbone.operations import topics
+from backbone.local.valkey import is_answering, options_of, server_binary
+from backbone.operations import needs, topics
 from backbone.operations.checkout import Checkout
 from backbone.settings import Settings
 from backbone.topology import topology
@@ -28,6 +30,14 @@ OLDEST_PYTHON = (3, 11)
 GIGABYTE = 1_000_000_000
 NEEDED_BYTES, COMFORTABLE_BYTES = 1 * GIGABYTE, 5 * GIGABYTE
 RUN_S = 15.0
+ALTER = "kafka-configs.sh --alter --add-config option=value --entity-type topics --entity-name "
+CLIENTS: Mapping[str, Sequence[needs.Of]] = {
+    "group member": (needs.Of.CLIENT, needs.Of.CONSUMER, needs.Of.MEMBER),
+    "reader": (needs.Of.CLIENT, needs.Of.CONSUMER),
+    "transactional producer": (needs.Of.CLIENT, needs.Of.PRODUCER, needs.Of.TRANSACTIONS),
+    "appender": (needs.Of.CLIENT, needs.Of.PRODUCER),
+}
+"""Whose needs each kind of client has."""
 ANSWER_S = 5.0
 
 
@@ -241,6 +251,43 @@ def kafka(checkout: Checkout) -> Iterator[Finding]:
     else:
         remedy = "`backbone topics apply` makes what is missing" if found.missing else "see `backbone topics plan`"
         yield wrong("topics", f"{found}; first: {found.lines()[0]}", remedy)
+    yield from _kafka_options(checkout, settings)
+    yield from clients(settings)
+
+
+def _kafka_options(checkout: Checkout, settings: Settings) -> Iterator[Finding]:
+    """Brokers and topics against what the design needs of them."""
+    admin = KafkaAdmin(settings)
+    brokers = admin.broker_options()
+    table = needs.needs(settings, len(brokers))
+    for number, options in sorted(brokers.items()):
+        yield from _held_against(table, [needs.Of.BROKER], f"broker {number}", options, "set it in the broker's settings")
+    kept = {topic.name: topic.kept for topic in topology(checkout.platform()).topics}
+    there = admin.topic_options([name for name in admin.describe() if name in kept])
+    amiss = [
+        finding
+        for name, options in sorted(there.items())
+        for finding in _held_against(table, needs.of_topic(kept[name]), f"topic {name}", options, f"alter the topic: {ALTER}{name}")
+        if finding.verdict is Verdict.WRONG
+    ]
+    yield from amiss or [good("topic options", f"those in effect of {len(there)} topics are as the design needs them")]
+
+
+def clients(settings: Settings) -> Iterator[Finding]:
+    """Our own clients of Kafka against what the design needs of them."""
+    table = needs.needs(settings)
+    for name, (make, options) in kinds(settings).items():
+        in_force = in_effect(make, options)
+        yield from _held_against(table, CLIENTS[name], f"client: {name}", in_force, "mend backbone/adapters/kafka_clients.py")
+
+
+def _held_against(
+    table: Sequence[needs.Need], of: Sequence[needs.Of], about: str, found: Mapping[str, str], remedy: str
+) -> Iterator[Finding]:
+    missed = list(needs.unmet(table, of, found))
+    yield from (wrong(about, str(one), remedy) for one in missed)
+    if not missed:
+        yield good(about, f"{sum(need.of in of for need in table)} options in effect are as the design needs them")
 
 
 def redis(checkout: Checkout) -> Iterator[Finding]:
@@ -254,8 +301,19 @@ def redis(checkout: Checkout) -> Iterator[Finding]:
             yield notice(f"redis of {context.name}", "nobody says where it is", f"set {redis_variable(context.name)}")
         elif is_answering(url):
             yield good(f"redis of {context.name}", f"{shown(url)} answers")
+            yield from redis_options(f"redis of {context.name}", url)
         else:
             yield wrong(f"redis of {context.name}", f"nobody answers at {shown(url)}", "start it; its rows heal from the log")
+
+
+def redis_options(about: str, url: str) -> Iterator[Finding]:
+    """A Redis against what the design needs of it."""
+    found = options_of(url)
+    if found is None:
+        yield notice(about, "it does not tell its options (CONFIG GET)", "see that it never evicts (maxmemory-policy noeviction)")
+        return
+    table = needs.needs(Settings())
+    yield from _held_against(table, [needs.Of.REDIS], about, found, "CONFIG SET it, and set it in the server's configuration")
 
 
 LOOKS: dict[str, Look] = {
