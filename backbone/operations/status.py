@@ -47,11 +47,31 @@ class ProcessStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class Door:
+    """An edge that turns callers away when too much is under way.
+
+    Attributes:
+        process: which process it is in.
+        limit: how much may be under way now, by how quick answers are.
+        answer_s: how long they take now, in seconds.
+        refused: how many callers were turned away since the process started.
+    """
+
+    process: str
+    name: str
+    under_way: int
+    limit: int
+    answer_s: float
+    refused: int
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """Everything `backbone status` shows.
 
     Attributes:
         quarantined: number of records set aside, by service.
+        doors: how much every edge that turns callers away lets be under way.
         data_bytes: what the stack's folder takes on the disk; None if the log is elsewhere.
     """
 
@@ -65,6 +85,7 @@ class Status:
     waiting: tuple[Waiting, ...]
     quarantined: Mapping[str, int]
     data_bytes: int | None
+    doors: tuple[Door, ...] = ()
 
     @property
     def trouble(self) -> list[str]:
@@ -123,6 +144,7 @@ def look(checkout: Checkout, progress: Progress | None = None) -> Status:
             waiting=tuple(kept.waiting()),
             quarantined=kept.quarantined,
             data_bytes=size_of(checkout.folder) if checkout.launcher is not None else None,
+            doors=tuple(_doors(answers)),
         )
     finally:
         log.close()
@@ -168,6 +190,13 @@ def _processes(checkout: Checkout, answers: Mapping[str, _Answer]) -> Iterator[P
             build=said.get("build", ""),
             health=answer.address,
         )
+
+
+def _doors(answers: Mapping[str, _Answer]) -> Iterator[Door]:
+    for process, answer in answers.items():
+        for name, part in (answer.said or {}).get("edges", {}).items():
+            if "limit" in part and "refused" in part:
+                yield Door(process, name, part["under_way"], part["limit"], part["answer_s"], part["refused"])
 
 
 def _told_positions(answers: Mapping[str, _Answer]) -> dict[tuple[str, Place], int]:
@@ -237,6 +266,9 @@ def lines(status: Status) -> Iterator[str]:
         total = "?" if None in behind else str(sum(count or 0 for count in behind))
         places = "  ".join(f"{'?' if lag.position is None else lag.position}/{lag.end}" for lag in row)
         yield f"{reader:<46} {total:>7}  {topic}: {places}"
+    for door in status.doors:
+        places = f"{door.under_way} of {door.limit} places taken"
+        yield f"{door.process}, {door.name}: {places}, answers take {door.answer_s:.1f} s, {door.refused} turned away"
     yield ""
     yield f"open commands: {len(status.open_commands)}"
     yield from (

@@ -164,6 +164,15 @@ def test_the_text_shows_what_waits_for_what_and_for_how_long() -> None:
     assert "retail.payments.payments.v1: 5/9" in text
 
 
+def test_the_limit_of_a_door_is_shown() -> None:
+    edge = {"limit": 80, "under_way": 12, "answer_s": 0.84, "refused": 3, "calls": 14}
+    answer = status._Answer("http://127.0.0.1:1", {"edges": {"gateway.door": edge, "gateway.door.intake": {"under_way": 1}}})
+    doors = tuple(status._doors({"gateway": answer, "ordering": status._Answer("", None)}))
+    text = "\n".join(status.lines(replace(WELL, doors=doors)))
+    assert "gateway, gateway.door: 12 of 80 places taken, answers take 0.8 s, 3 turned away" in text
+    assert replace(WELL, doors=doors).to_dict()["doors"][0]["limit"] == 80
+
+
 def test_the_json_is_json() -> None:
     found = json.loads(json.dumps(WELL.to_dict()))
     assert found["waiting"][0]["due"] == "2026-03-02T12:01:30.000+00:00"
