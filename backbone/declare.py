@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, S
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import wraps
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar, cast, overload
 
 from google.protobuf.message import Message
@@ -239,6 +240,7 @@ class Decider(Piece, Generic[State, Said]):
 def _ending(evolve: Callable[[State, Said], State], done: Callable[[State], State | None]) -> Callable[[State, Said], State]:
     """The same fold, which leaves of a finished aggregate its stub."""
 
+    @wraps(evolve)  # what it says is told by its types
     def ended(state: State, said: Said) -> State:
         evolved = evolve(state, said)
         stub = done(evolved)

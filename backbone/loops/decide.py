@@ -33,10 +33,10 @@ from backbone.envelope import (
     moment_of_ms,
 )
 from backbone.errors import DataLoss, DeclarationError, Fenced, Unavailable, WorkerEnded
-from backbone.loops.holding import Came, Partition, TakingOver, positions_entry
+from backbone.loops.holding import Came, Partition, TakingOver, forgotten_entry, positions_entry
 from backbone.loops.looking_up import Answers, LookingUp, NotYet
 from backbone.loops.set_aside import SetAside
-from backbone.loops.snapshots import PARKED, Held, Snapshots
+from backbone.loops.snapshots import AGGREGATE, PARKED, Held, Snapshots
 from backbone.loops.taking_apart import TakingApart
 from backbone.ports import Consumer, Log, Place, Record, Rows
 from backbone.rules import check
@@ -44,6 +44,7 @@ from backbone.settings import Settings
 from backbone.v1.meta_pb2 import Meta
 from backbone.v1.private_pb2 import (
     QUARANTINE_REASON_BEHIND_PARKED,
+    QUARANTINE_REASON_FORGOTTEN,
     QUARANTINE_REASON_RAISED,
     Parked,
     QuarantineReason,
@@ -55,6 +56,8 @@ RETRY_AFTER_S = 0.05
 """Pause between two tries of a record that waits for rows."""
 KNOWN_EVERY_S = 10.0
 """How often it is noted how far the state in memory reaches: what a partition that comes back need not read again."""
+FORGET_EVERY_S = 1.0
+"""How often a partition looks for stubs that have been kept long enough."""
 MILLISECOND = timedelta(milliseconds=1)
 """The log's clock tells whole ones."""
 IDLE_COMMIT_S = 1.0
@@ -78,6 +81,8 @@ class Staged:
 
     out: list[Out] = field(default_factory=list)
     held: dict[tuple[int, str], Held] = field(default_factory=dict)
+    written: dict[tuple[int, str], bytes | None] = field(default_factory=dict)
+    forgotten: dict[int, tuple[list[str], dict[int, bytes]]] = field(default_factory=dict)
     parked: dict[tuple[int, str], Parked | None] = field(default_factory=dict)
     positions: dict[Place, int] = field(default_factory=dict)
     ticked: list[tuple[int, str, datetime]] = field(default_factory=list)
@@ -173,6 +178,9 @@ class Decide:
             "partitions": {
                 partition.number: {
                     "aggregates": len(partition.aggregates),
+                    "at_hand": partition.aggregates.at_hand,
+                    "finished": partition.aggregates.finished,
+                    "forgotten": len(partition.forgotten),
                     "positions": dict(partition.positions),
                     "parked": sorted(partition.parked),
                     "frozen": partition.frozen,
@@ -193,8 +201,8 @@ class Decide:
     def held(self, key: str) -> Held | None:
         """What is held of an aggregate, if its partition is here."""
         for partition in self._partitions.values():
-            if key in partition.aggregates:
-                return partition.aggregates[key]
+            if (held := partition.aggregates.get(key)) is not None:
+                return held
         return None
 
     def close(self) -> None:
@@ -230,8 +238,9 @@ class Decide:
     def _taken_over(self, number: int) -> Partition:
         committed = self._consumer.committed([(topic, number) for topic in self._inputs])
         partition = self._taking_over.take_over(number, committed, self._producer, self._former.pop(number, None))
-        for key, held in partition.aggregates.items():
-            self._arm(partition, key, held)
+        if self._decider.deadline is not None:
+            for key, held in partition.aggregates.items():
+                self._arm(partition, key, held)
         if partition.frozen:
             self._consumer.pause([(topic, number) for topic in self._inputs])
             log.error("partition paused", service=self.name, partition=number, reason=partition.frozen)
@@ -285,6 +294,7 @@ class Decide:
                 continue
             staged.positions[one.record.topic, partition.number] = one.record.offset + 1
             staged.decided += 1
+            partition.heard_ms = max(partition.heard_ms, one.record.timestamp_ms)
 
     def _hold_back(self, partition: Partition, came: Came, reason: str) -> None:
         partition.held_back.append(came)
@@ -339,8 +349,14 @@ class Decide:
             self._quarantine(staged, came, QUARANTINE_REASON_BEHIND_PARKED, f"behind {parked.topic}/{parked.partition}@{parked.offset}")
             self._keep_parked(partition, came.key, staged, parked)
             return
-        held = staged.held.get(at) or partition.aggregates.get(came.key) or self._blank()
+        known = staged.held.get(at) or partition.aggregates.get(came.key)
+        held = known or self._blank()
         if isinstance(came.event, Tick) and not self._in_time(partition, came.key, held, came.event):
+            return
+        if known is None and partition.forgotten and came.key in partition.forgotten:
+            self._quarantine(
+                staged, came, QUARANTINE_REASON_FORGOTTEN, f"{came.key} was finished, and forgotten {self._decider.forget_after} later"
+            )
             return
         try:
             looked_up, observed = self._looking_up.found(came.wanted, answers) if came.wanted is not None else ([], [])
@@ -389,7 +405,8 @@ class Decide:
             out.append(Out(way.topic.name, came.key.encode(), value))
             out.extend(Out(copy.name, getattr(message, copy.key).encode(), value) for copy in way.copies)
             state = self._decider.evolve(state, message)
-        return out, Held(state, sequence, came.meta.correlation_id)
+        done_at_ms = record.timestamp_ms if self._decider.done is not None and self._decider.done(state) is not None else 0
+        return out, Held(state, sequence, came.meta.correlation_id, done_at_ms)
 
     def _quarantine(
         self, staged: Staged, came: Came, reason: QuarantineReason.ValueType, detail: str, error: Exception | None = None
@@ -472,15 +489,47 @@ class Decide:
         stamp = Timestamp()
         stamp.FromDatetime(due)
         identity = f"{self.name}:tick:{key}:{due.isoformat()}"
-        held = partition.aggregates[key]
+        held = partition.aggregates.get(key) or self._blank()
         meta = Meta(id=identity, correlation_id=held.correlation_id, writer=self.name, build=self._settings.build, occurred_at=stamp)
         tick = TickRecord(key=key, due=stamp, meta=meta)
         return Out(self._tick_topic, entry_key(key, due.isoformat()), tick.SerializeToString(), partition.number)
+
+    # Forgetting.
+
+    def _forget(self, staged: Staged) -> None:
+        """Stage the end of stubs that have been kept long enough, by the clock of the log, in partitions that have decided something."""
+        if self._decider.forget_after is None:
+            return
+        now, kept_ms = time.monotonic(), round(self._decider.forget_after.total_seconds() * 1000)
+        for number in {number for _, number in staged.positions}:
+            partition = self._partitions[number]
+            if now < partition.look_at:
+                continue
+            partition.look_at = now + FORGET_EVERY_S
+            keys = [
+                key
+                for key, held in partition.aggregates.stubs(self._settings.batch)
+                if held.done_at_ms + kept_ms <= partition.heard_ms and not self._in_use(partition, key, staged)
+            ]
+            if not keys:
+                continue
+            buckets = partition.forgotten.with_more(keys)
+            staged.forgotten[number] = (keys, buckets)
+            staged.out += [Out(self._state_topic, entry_key(key, AGGREGATE), None, number) for key in keys]
+            for bucket, fingerprints in buckets.items():
+                entry = forgotten_entry(self._decider.version, self._settings.build, bucket, fingerprints)
+                staged.out.append(Out(self._state_topic, *entry, number))
+            log.info("forgotten", service=self.name, partition=number, aggregates=len(keys))
+
+    def _in_use(self, partition: Partition, key: str, staged: Staged) -> bool:
+        at = (partition.number, key)
+        return at in staged.held or at in staged.parked or key in partition.parked
 
     # The end of a batch.
 
     def _commit(self, staged: Staged) -> bool:
         now = time.monotonic()
+        self._forget(staged)
         if not staged.out:
             for (topic, number), offset in staged.positions.items():
                 self._partitions[number].positions[topic] = offset
@@ -499,8 +548,10 @@ class Decide:
         for topic, raw_key, value, number in staged.out:
             produce(topic, raw_key, value, number)
         for (number, key), held in staged.held.items():
-            for raw_key, value in self._snapshots.entries(key, held):
-                produce(self._state_topic, raw_key, value, number)
+            entry: bytes | None = None
+            for raw_key, entry in self._snapshots.entries(key, held):
+                produce(self._state_topic, raw_key, entry, number)
+            staged.written[number, key] = None if self._snapshots.in_parts else entry
         for number in decided:
             raw_key, value = positions_entry(self._decider.version, self._settings.build, number, offsets)
             produce(self._state_topic, raw_key, value, number)
@@ -530,13 +581,19 @@ class Decide:
             self._partitions[number].positions[topic] = offset
         for (number, key), held in staged.held.items():
             partition = self._partitions[number]
-            partition.aggregates[key] = self._snapshots.kept(held)
+            partition.aggregates.keep(key, self._snapshots.kept(held), staged.written[number, key])
             self._arm(partition, key, held)
         for (number, key), parked in staged.parked.items():
             if parked is None:
                 self._partitions[number].parked.pop(key, None)
             else:
                 self._partitions[number].parked[key] = parked
+        for number, (keys, buckets) in staged.forgotten.items():
+            partition = self._partitions[number]
+            for key in keys:
+                partition.aggregates.drop(key)
+            for bucket, fingerprints in buckets.items():
+                partition.forgotten.put(bucket, fingerprints)
         for number, key, due in staged.ticked:
             self._partitions[number].deadlines.ticked(key, due)
         self.decided += staged.decided

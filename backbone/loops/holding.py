@@ -15,15 +15,17 @@ from google.protobuf.message import DecodeError
 from backbone.contract import ResolvedService
 from backbone.declare import On
 from backbone.envelope import Undecodable, UnknownEvent, decode, entry_key, split_entry_key
+from backbone.loops.aggregates import Aggregates, Forgotten
 from backbone.loops.deadlines import Deadlines
 from backbone.loops.looking_up import Wanted
 from backbone.loops.set_aside import SetAside
-from backbone.loops.snapshots import PARKED, POSITIONS, Held, Snapshots
+from backbone.loops.snapshots import AGGREGATE, FORGOTTEN, PARKED, POSITIONS, Held, Snapshots
 from backbone.ports import Log, Place, Producer, Record
 from backbone.positions import from_proto, to_proto
 from backbone.settings import Settings
 from backbone.v1.meta_pb2 import Meta
 from backbone.v1.private_pb2 import QUARANTINE_REASON_UNDECODABLE, Parked, PartitionPositions, QuarantineReason, StateEntry
+from backbone.v1.private_pb2 import Forgotten as Forgot
 
 log = structlog.get_logger()
 
@@ -60,10 +62,13 @@ class Partition:
         frozen: why this build must not decide here, if so.
         known: offset below which everything in the state partition is in memory.
         held_back: records that wait for rows, and everything behind them.
+        heard_ms: append time of the latest record decided here, milliseconds since the epoch: the clock by which stubs are forgotten.
+        look_at: when to look again for stubs to be forgotten, by the monotonic clock, seconds.
     """
 
     number: int
-    aggregates: dict[str, Held] = field(default_factory=dict)
+    aggregates: Aggregates
+    forgotten: Forgotten = field(default_factory=Forgotten)
     parked: dict[str, Parked] = field(default_factory=dict)
     positions: dict[str, int] = field(default_factory=dict)
     deadlines: Deadlines = field(default_factory=Deadlines)
@@ -74,6 +79,14 @@ class Partition:
     waits_for: str = ""
     waits_since: float = 0.0
     retry_at: float = 0.0
+    heard_ms: int = 0
+    look_at: float = 0.0
+
+
+def forgotten_entry(version: int, build: str, bucket: int, fingerprints: bytes) -> tuple[bytes, bytes]:
+    """Key and value of the record of one bucket of forgotten aggregates."""
+    entry = StateEntry(version=version, build=build, forgotten=Forgot(fingerprints=fingerprints))
+    return entry_key("", f"{FORGOTTEN}/{bucket:x}"), entry.SerializeToString()
 
 
 def positions_entry(version: int, build: str, number: int, offsets: Mapping[Place, int]) -> tuple[bytes, bytes]:
@@ -118,9 +131,10 @@ class TakingOver:
         """
         place = (self._state_topic, number)
         until = self._log.high_watermarks([place])[place]
-        partition = Partition(number)
+        partition = Partition(number, Aggregates(self._snapshots.decoded))
         if former is not None and not former.frozen:
             partition.aggregates, partition.parked, partition.known = former.aggregates, former.parked, former.known
+            partition.forgotten, partition.heard_ms = former.forgotten, former.heard_ms
         restoring = _Restoring(partition, self._snapshots, self._decider.version, self._decider.state())
         for record in self._log.read(place, max(partition.known, self._log.starts([place])[place]), until):
             restoring.take_up(record)
@@ -167,13 +181,17 @@ class TakingOver:
         aggregates = self._folded(partition)
         if partition.frozen:
             return
-        partition.aggregates = {key: self._snapshots.kept(held) for key, held in aggregates.items()}
-        entries = [entry for key, held in aggregates.items() for entry in self._snapshots.entries(key, held)]
-        entries += [(key, None) for key in older - {key for key, _ in entries}]
+        partition.aggregates = Aggregates(self._snapshots.decoded)
+        entries: list[tuple[bytes, bytes | None]] = []
+        for key, held in aggregates.items():
+            written = list(self._snapshots.entries(key, held))
+            partition.aggregates.keep(key, self._snapshots.kept(held), None if self._snapshots.in_parts else written[-1][1])
+            entries += written
+        entries += [(raw_key, None) for raw_key in older - {raw_key for raw_key, _ in entries}]
         for begin in range(0, len(entries), self._batch):
             producer.begin()
-            for key, value in entries[begin : begin + self._batch]:
-                producer.produce(self._state_topic, key, value, partition.number)
+            for raw_key, value in entries[begin : begin + self._batch]:
+                producer.produce(self._state_topic, raw_key, value, partition.number)
             producer.commit()
         log.info("refolded", service=self._name, partition=partition.number, aggregates=len(aggregates), version=self._decider.version)
 
@@ -192,8 +210,10 @@ class TakingOver:
                 continue  # not ours: nobody but us may write here, and we write nothing that cannot be read
             held = aggregates.get(own.key, blank)
             if own.meta.sequence == held.sequence + 1:
-                aggregates[own.key] = Held(self._decider.evolve(held.state, own.event), own.meta.sequence, own.meta.correlation_id)
-        return aggregates
+                state = self._decider.evolve(held.state, own.event)
+                done_at_ms = record.timestamp_ms if self._decider.done is not None and self._decider.done(state) is not None else 0
+                aggregates[own.key] = Held(state, own.meta.sequence, own.meta.correlation_id, done_at_ms)
+        return {key: held for key, held in aggregates.items() if key not in partition.forgotten}
 
 
 class _Restoring:
@@ -234,7 +254,7 @@ class _Restoring:
                 unread = "its mark in the state topic cannot be read"
                 self.partition.parked[key] = Parked(topic=record.topic, partition=record.partition, offset=record.offset, reason=unread)
             elif name != POSITIONS:
-                self.older.add(record.key)
+                self.older.add(record.key)  # of a bucket of fingerprints too: it goes, and its aggregates come back
         else:
             self.strange.pop(record.key, None)
 
@@ -256,6 +276,8 @@ class _Restoring:
             self.recorded.update(from_proto(entry.positions.inputs))
         elif name == PARKED:
             self.partition.parked[key] = entry.parked
+        elif name.startswith(FORGOTTEN):
+            self.partition.forgotten.put(int(name.removeprefix(f"{FORGOTTEN}/"), 16), entry.forgotten.fingerprints)
         elif entry.version > self._version:
             self.partition.frozen = (
                 f"its state is of version {entry.version} (build {entry.build}), this build folds version {self._version}: "
@@ -265,11 +287,17 @@ class _Restoring:
             self.older.add(record.key)
         else:
             aggregates = self.partition.aggregates
-            aggregates[key] = self._snapshots.taken_up(aggregates.get(key, self._blank), entry)
+            held = self._snapshots.taken_up(aggregates.get(key) or self._blank, entry)
+            if self._snapshots.in_parts:
+                aggregates.keep(key, held, None)
+            else:
+                aggregates.put_by(key, record.value, stub=bool(held.done_at_ms))
             self.older.discard(record.key)
 
     def _forget(self, key: str, name: str) -> None:
         if name == PARKED:
             self.partition.parked.pop(key, None)
-        elif "/" in name and key in self.partition.aggregates:
-            self.partition.aggregates[key] = self._snapshots.without(self.partition.aggregates[key], name)
+        elif name == AGGREGATE:
+            self.partition.aggregates.drop(key)
+        elif "/" in name and (held := self.partition.aggregates.get(key)) is not None:
+            self.partition.aggregates.keep(key, self._snapshots.without(held, name), None)

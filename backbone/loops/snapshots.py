@@ -20,6 +20,7 @@ from backbone.v1.private_pb2 import Aggregate, PartEntry, StateEntry
 AGGREGATE = "aggregate"
 POSITIONS = "positions"
 PARKED = "parked"
+FORGOTTEN = "forgotten"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +30,13 @@ class Held:
     Attributes:
         sequence: of the last event it said.
         correlation_id: conversation of the record that changed it last.
+        done_at_ms: if it is finished, when that record was appended, in milliseconds since the epoch; else 0.
     """
 
     state: Any
     sequence: int = 0
     correlation_id: str = ""
+    done_at_ms: int = 0
 
 
 class Snapshots:
@@ -44,7 +47,7 @@ class Snapshots:
         build: written into every entry.
 
     Raises:
-        DeclarationError: the state is no dataclass, or a Part does not say of what.
+        DeclarationError: the state is no dataclass, a Part does not say of what, or a state with Parts has a stub.
     """
 
     def __init__(self, decider: Decider[Any, Any], build: str) -> None:
@@ -59,6 +62,8 @@ class Snapshots:
         for name, hint in self._parts.items():
             if len(typing.get_args(hint)) != 2:
                 raise DeclarationError(f"{state.__name__}.{name}: write Part[key type, value type]")
+        if self._parts and decider.done is not None:
+            raise DeclarationError(f"{state.__name__} has Parts, whose entries go one by one: it cannot have done= too")
         self._encoder = msgspec.msgpack.Encoder(order="deterministic")
         fields = [(field.name, hints[field.name]) for field in dataclasses.fields(state) if field.name not in self._parts]
         self._names = [name for name, _ in fields]
@@ -85,7 +90,7 @@ class Snapshots:
                     else None,
                 )
         raw = self._encoder.encode({name: getattr(state, name) for name in self._names})
-        aggregate = Aggregate(sequence=held.sequence, state=raw, correlation_id=held.correlation_id)
+        aggregate = Aggregate(sequence=held.sequence, state=raw, correlation_id=held.correlation_id, done_at_ms=held.done_at_ms)
         yield entry_key(key, AGGREGATE), self._entry(aggregate=aggregate)
 
     def kept(self, held: Held) -> Held:
@@ -104,7 +109,16 @@ class Snapshots:
             return dataclasses.replace(held, state=state)
         kept = self._decoder.decode(entry.aggregate.state)
         state = dataclasses.replace(held.state, **{name: getattr(kept, name) for name in self._names})
-        return Held(state, entry.aggregate.sequence, entry.aggregate.correlation_id)
+        return Held(state, entry.aggregate.sequence, entry.aggregate.correlation_id, entry.aggregate.done_at_ms)
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether a state lies in several entries."""
+        return bool(self._parts)
+
+    def decoded(self, raw: bytes) -> Held:
+        """What is held, from the one entry of an aggregate without parts."""
+        return self.taken_up(Held(self._state()), StateEntry.FromString(raw))
 
     def without(self, held: Held, entry_name: str) -> Held:
         """What is held after an entry of a part was read back as removed."""

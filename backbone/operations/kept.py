@@ -13,7 +13,7 @@ from msgspec import MsgspecError
 
 from backbone.contract import ResolvedService
 from backbone.envelope import Undecodable, split_entry_key
-from backbone.loops.snapshots import AGGREGATE, PARKED, POSITIONS, Held, Snapshots
+from backbone.loops.snapshots import AGGREGATE, FORGOTTEN, PARKED, POSITIONS, Held, Snapshots
 from backbone.operations.decoding import Decoder, Entry, Kind
 from backbone.operations.scan import GLANCE_S, Progress, Scan, existing
 from backbone.ports import Log, Record
@@ -97,7 +97,7 @@ class Kept:
                     self._parked.pop(at, None)
                 else:
                     self._parked[at] = entry.parked
-            elif name != POSITIONS and snapshots is not None:
+            elif name != POSITIONS and not name.startswith(FORGOTTEN) and snapshots is not None:
                 self._aggregate(snapshots, at, name, entry)
         except (Undecodable, DecodeError, MsgspecError):  # what its own service cannot read either stops that service, not this glance
             return

@@ -197,6 +197,7 @@ class DeciderMachine(RuleBasedStateMachine):
 
     def keep(self, key: str, held: Held) -> None:
         """Keep a state as the loop does, and hold it against what is restored from all that was kept."""
+        assert self.decider.done is None or self.decider.done(held.state) in (None, held.state), f"the stub of {key} has another stub"
         for raw_key, value in self.snapshots.entries(key, held):
             before = self.restored.get(key) or Held(self.decider.state())
             if value is None:

@@ -28,6 +28,9 @@ decider = Decider(
     on(PaymentDeclined, decisions.declined),
     on(OrderCancellationRequested, decisions.cancel),
     on_deadline(state.due, decisions.expire),
+    version=2,
+    done=state.answer,
+    forget_after=state.KEPT,
 )
 
 orders = Service("orders", availability, prices, decider)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum, auto
 from typing import Literal, TypeAlias, assert_never
 
@@ -35,6 +35,13 @@ class Status(StrEnum):
     CANCELLED = auto()
 
 
+ANSWERS = (Status.CONFIRMED, Status.REJECTED, Status.CANCELLED)
+
+KEPT = timedelta(days=365)
+"""How long an answer is remembered after the last word about the order. What may come late comes sooner: a provider is asked for a week
+after the answer, and who wants to take an order back after a year is told by the gateway's rows, which are kept for ever."""
+
+
 @dataclass(frozen=True)
 class Line:
     """One line of an order; `unit_price` in minor units of the order's currency."""
@@ -46,7 +53,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Order:
-    """One order. Once answered it remembers its answer and whose it was, nothing else.
+    """One order.
 
     Attributes:
         total: minor units of `currency`.
@@ -88,15 +95,20 @@ def evolve(order: Order, event: Event) -> Order:
         case OrderPaid():
             return replace(order, paid=True)
         case OrderConfirmed():
-            return Order(Status.CONFIRMED, event.order_id, event.customer_id)
+            return replace(order, status=Status.CONFIRMED)
         case OrderRejected():
-            return Order(Status.REJECTED, event.order_id, event.customer_id)
+            return replace(order, status=Status.REJECTED, order_id=event.order_id, customer_id=event.customer_id)
         case OrderCancelled():
-            return Order(Status.CANCELLED, event.order_id, event.customer_id)
+            return replace(order, status=Status.CANCELLED)
         case OrderCancellationRefused():
             return order
         case _:
             assert_never(event)
+
+
+def answer(order: Order) -> Order | None:
+    """What is kept of an order that has its answer: that and whose it was. None while it has none."""
+    return Order(order.status, order.order_id, order.customer_id) if order.status in ANSWERS else None
 
 
 def next_action(order: Order) -> NextAction:

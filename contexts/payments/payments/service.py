@@ -33,6 +33,9 @@ decider = Decider(
     on(OrderCancelled, decisions.abandon, look_up=happened_at),
     on(CardVoided, decisions.voided),
     on(CommandGaveUp, decisions.give_up, look_up=happened_at),
+    version=2,
+    done=state.end,
+    forget_after=state.KEPT,
 )
 
 payments = Service(

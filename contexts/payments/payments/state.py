@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum, auto
 from typing import TypeAlias, assert_never
 
@@ -41,6 +41,13 @@ class Status(StrEnum):
     VOIDED = auto()
 
 
+ENDS = (Status.DECLINED, Status.ABANDONED, Status.CAPTURED, Status.VOIDED)
+
+KEPT = timedelta(days=365)
+"""How long the end of a payment is remembered after the last word about it. A provider that does not answer is asked again once a week for
+as long as it takes, and each time is a word; what it tells twice or too late, it tells within days."""
+
+
 @dataclass(frozen=True)
 class Payment:
     """The payment of one order.
@@ -60,6 +67,11 @@ class Payment:
     def free(self) -> bool:
         """Whether the provider need not hear of it."""
         return self.total == 0
+
+
+def end(payment: Payment) -> Payment | None:
+    """What is kept of a payment that asks for no more money: how it ended, and whose it was, to tell what is given back. None before."""
+    return Payment(payment.status, payment.customer_id) if payment.status in ENDS else None
 
 
 def evolve(payment: Payment, said: Said) -> Payment:

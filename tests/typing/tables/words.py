@@ -48,6 +48,16 @@ def sent(parcel: Parcel) -> datetime | None:
     return None
 
 
+def answer(order: Order) -> Order | None:
+    """What is kept of an order that has ended."""
+    return order if order.paid else None
+
+
+def delivered(parcel: Parcel) -> Parcel | None:
+    """What is kept of a parcel that has ended."""
+    return parcel
+
+
 def expire(order: Order, tick: Tick) -> Iterator[Event]:
     """Decides on a tick."""
     yield OrderRejected()
