@@ -35,6 +35,18 @@ def duration(seconds: float) -> Duration:
     return wait
 
 
+def order_of(lines: Lines, zone: str, wait_s: float) -> PlaceOrderRequest:
+    """A request for an order."""
+    return PlaceOrderRequest(
+        lines=[
+            OrderLine(sku=sku, quantity=quantity, unit_price=Money(currency_code="USD", units=cents // 100, nanos=cents % 100 * 10_000_000))
+            for sku, quantity, cents in lines
+        ],
+        delivery_zone=zone,
+        wait=duration(wait_s),
+    )
+
+
 class Customer:
     """One customer at the gateway; every call has a deadline a little longer than it asks the gateway to wait, and is recorded."""
 
@@ -53,16 +65,7 @@ class Customer:
 
     def place(self, lines: Lines, zone: str = "zone-1", key: str = "", wait_s: float = 20.0) -> Order:
         """Place an order and wait for its answer."""
-        request = PlaceOrderRequest(
-            lines=[
-                OrderLine(
-                    sku=sku, quantity=quantity, unit_price=Money(currency_code="USD", units=cents // 100, nanos=cents % 100 * 10_000_000)
-                )
-                for sku, quantity, cents in lines
-            ],
-            delivery_zone=zone,
-            wait=duration(wait_s),
-        )
+        request = order_of(lines, zone, wait_s)
         key = key or uuid.uuid4().hex
         with self._history.calling("place", self.name, key=key, payload=f"{zone} {sorted(lines)}", wait_s=wait_s) as call:
             response = self._stub.PlaceOrder(request, metadata=self._metadata(key), timeout=wait_s + 10)

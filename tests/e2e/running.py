@@ -33,7 +33,7 @@ from tests.local.waiting import wait_until
 TEST_ARTICLES: Mapping[str, int] = {
     **{
         f"T-{word}": 1000
-        for word in ("ONE", "TWO", "KEY", "CANCEL", "CARD", "OUTAGE", "LOST", "SLOW", "WAIT", "DOOR", "SPLIT", "LATE", "MANY")
+        for word in ("ONE", "TWO", "KEY", "CANCEL", "CARD", "OUTAGE", "LOST", "SLOW", "WAIT", "DOOR", "SPLIT", "LATE", "MANY", "TOKEN")
     },
     "T-PRICE": 1000,
     "T-FEW": 700,
