@@ -75,12 +75,23 @@ class Failed(Exception):
         self.status = status
 
 
-async def answer(transport: Transport, method: Method, request: Message, metadata: Mapping[str, str]) -> Answer:
-    """All that comes of a call."""
+async def answer(
+    transport: Transport,
+    method: Method,
+    request: Message,
+    metadata: Mapping[str, str],
+    each: Callable[[Message], None] = lambda _: None,
+) -> Answer:
+    """All that comes of a call.
+
+    Args:
+        each: called with each response when it has come.
+    """
     messages: list[Message] = []
     try:
         async for message in transport(method, request, metadata):
             messages.append(message)
+            each(message)
     except Failed as failed:
         return Answer(messages, code_pb2.Code.Name(failed.status.code), failed.status.message, details_of(failed.status))
     return Answer(messages)
