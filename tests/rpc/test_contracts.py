@@ -99,10 +99,7 @@ async def of_risk() -> list[Written]:
         async with Serve([service], views, here.settings).serving() as address, grpc.aio.insecure_channel(address) as channel:
             await serves(channel)
             call = over_grpc(channel)
-            return [
-                golden.written(one, request_of(one, None), await answer(call, HISTORY, request_of(one, None), one.metadata))
-                for one in OF_RISK
-            ]
+            return [golden.written(one, await answer(call, HISTORY, one.request, one.metadata)) for one in OF_RISK]
     finally:
         stop.set()
         await looking
