@@ -44,7 +44,7 @@ from backbone.settings import Settings
 from backbone.v1.meta_pb2 import Meta
 from backbone.v1.private_pb2 import (
     QUARANTINE_REASON_BEHIND_PARKED,
-    QUARANTINE_REASON_FORGOTTEN,
+    QUARANTINE_REASON_INVALID,
     QUARANTINE_REASON_RAISED,
     Parked,
     QuarantineReason,
@@ -355,7 +355,7 @@ class Decide:
             return
         if known is None and partition.forgotten and came.key in partition.forgotten:
             self._quarantine(
-                staged, came, QUARANTINE_REASON_FORGOTTEN, f"{came.key} was finished, and forgotten {self._decider.forget_after} later"
+                staged, came, QUARANTINE_REASON_INVALID, f"{came.key} was finished, and forgotten {self._decider.forget_after} later"
             )
             return
         try:

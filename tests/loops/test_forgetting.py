@@ -20,7 +20,7 @@ from backbone.loops.aggregates import BUCKETS, Aggregates, Forgotten, fingerprin
 from backbone.loops.snapshots import AGGREGATE, Held, Snapshots
 from backbone.partitioner import partition_of
 from backbone.parts import Part
-from backbone.v1.private_pb2 import QUARANTINE_REASON_FORGOTTEN, Quarantined, Release
+from backbone.v1.private_pb2 import QUARANTINE_REASON_INVALID, Quarantined, Release
 from contexts.ordering.orders import state as order_state
 from contexts.ordering.orders.service import orders
 from tests import examples
@@ -141,7 +141,7 @@ def test_what_comes_for_a_forgotten_aggregate_is_set_aside_and_nothing_is_said_t
     late = world.comes(examples.item_catalogued(sku=SKU))
     steps(worker, lambda: len(world.quarantined()) == 1)
     [aside] = world.quarantined()
-    assert (aside.reason, aside.offset, aside.aggregate) == (QUARANTINE_REASON_FORGOTTEN, late.offset, SKU)
+    assert (aside.reason, aside.offset, aside.aggregate) == (QUARANTINE_REASON_INVALID, late.offset, SKU)
     assert aside.detail == f"{SKU} was finished, and forgotten 30 days, 0:00:00 later"
     again = Quarantined(topic=CATALOGUE, partition=late.partition, offset=late.offset, key=late.key, value=late.value)
     world.raw(RELEASES, b"operator", Release(records=[again]).SerializeToString(), late.partition)
