@@ -18,6 +18,7 @@ from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 from retail.gateway.v1 import order_service_pb2 as api
 
+from backbone.adapters.grpc_closing import Closing
 from backbone.errors import BackboneError, SettingsError
 from backbone.positions import AT_LEAST
 from gateway import requests
@@ -64,7 +65,9 @@ async def serving(orders: Orders, tokens: Tokens, host: str, port: int, calls: i
     Raises:
         SettingsError: the port is taken.
     """
+    closing = Closing()
     server = grpc.aio.server(
+        interceptors=(closing,),
         options=(
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.so_reuseport", 0),
@@ -87,7 +90,7 @@ async def serving(orders: Orders, tokens: Tokens, host: str, port: int, calls: i
     try:
         yield Programs(f"{host}:{chosen}", health)
     finally:
-        await server.stop(DRAIN_S)
+        await closing.stop(server, DRAIN_S)
 
 
 def _handlers(orders: Orders, tokens: Tokens) -> grpc.GenericRpcHandler:

@@ -32,6 +32,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 
+from backbone.adapters.grpc_closing import Closing
 from backbone.because import because
 from backbone.contract import ResolvedService
 from backbone.declare import On, Query
@@ -95,7 +96,9 @@ class Serve:
         Raises:
             SettingsError: the port cannot be used.
         """
+        closing = Closing()
         server = grpc.aio.server(
+            interceptors=(closing,),
             maximum_concurrent_rpcs=AT_ONCE,
             options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", LARGEST_BYTES)],
         )
@@ -118,7 +121,7 @@ class Serve:
         finally:
             opening.cancel()
             await servicer.enter_graceful_shutdown()
-            await server.stop(STOP_S)
+            await closing.stop(server, STOP_S)
             with contextlib.suppress(asyncio.CancelledError):
                 await opening
 
