@@ -62,18 +62,18 @@ class Lineage:
 
 
 class After:
-    """What one row comes after.
+    """What one row comes after, as it is stored: taking it apart and together again would cost more than all the rest.
 
     Attributes:
-        own: next offset of the topic the view folds after the last record folded into the row, as it is stored.
-        places: next offset by mark of a foreign place, both as they are stored.
+        own: next offset of the topic the view folds after the last record folded into the row.
+        places: the mark of each foreign place and the next offset there, one behind the other.
     """
 
     __slots__ = ("own", "places")
 
-    def __init__(self, own: bytes = bytes(OFFSET_BYTES), places: dict[bytes, bytes] | None = None) -> None:
+    def __init__(self, own: bytes = bytes(OFFSET_BYTES), places: bytes = b"") -> None:
         self.own = own
-        self.places = {} if places is None else places
+        self.places = places
 
     def fold(self, lineage: Lineage, positions: Iterable[Position], next_offset: int, upstream: set[str]) -> None:
         """Take in what one more record came after.
@@ -85,8 +85,7 @@ class After:
         """
         places, marks = self.places, lineage.marks
         for one in positions:
-            topic = one.topic
-            place = (topic, one.partition)
+            place = (one.topic, one.partition)
             mark = marks.get(place)
             if mark is None:
                 mark = lineage.mark(place)
@@ -96,20 +95,19 @@ class After:
             if not 0 < number <= LAST_OFFSET:
                 continue  # a defect of its writer is not to damage our row
             offset = number.to_bytes(OFFSET_BYTES, "big")
-            known = places.get(mark)
-            if known is None:
-                places[mark] = offset
-                upstream.add(topic)
-            elif offset > known:
-                del places[mark]
-                places[mark] = offset
+            at = _find(places, mark)
+            if at < 0:
+                places += mark + offset
+                upstream.add(place[0])
+            elif offset > places[at + MARK_BYTES : at + _ENTRY]:
+                places = places[:at] + places[at + _ENTRY :] + mark + offset
         self.own = next_offset.to_bytes(OFFSET_BYTES, "big")
-        while len(places) > MOST_PLACES:
-            del places[next(iter(places))]
+        self.places = places[-MOST_PLACES * _ENTRY :]
 
     def knows(self, place: Place) -> int:
         """Next offset of a foreign place the row comes after; 0 if that is not known."""
-        return int.from_bytes(self.places.get(mark_of(place), b""), "big")
+        at = _find(self.places, mark_of(place))
+        return 0 if at < 0 else int.from_bytes(self.places[at + MARK_BYTES : at + _ENTRY], "big")
 
     @property
     def next_offset(self) -> int:
@@ -117,10 +115,17 @@ class After:
         return int.from_bytes(self.own, "big")
 
 
+def _find(places: bytes, mark: bytes) -> int:
+    """Where the entry of a mark begins; -1 if there is none."""
+    at = places.find(mark)
+    while at > 0 and at % _ENTRY:  # across two entries the same bytes may stand by chance
+        at = places.find(mark, at + 1)
+    return at
+
+
 def wrapped(row: bytes, after: After) -> bytes:
     """What lies in the place of a row."""
-    places = after.places
-    return b"".join((FORM, len(places).to_bytes(1, "big"), after.own, *(part for entry in places.items() for part in entry), row))
+    return FORM + (len(after.places) // _ENTRY).to_bytes(1, "big") + after.own + after.places + row
 
 
 def row_bytes(raw: bytes) -> bytes:
@@ -137,6 +142,4 @@ def after_of(raw: bytes) -> After:
     """What the row that lies there comes after; nothing if it does not say."""
     if raw[:1] != FORM:
         return After()
-    end = _HEAD + _ENTRY * raw[1]
-    entries = range(_HEAD, end, _ENTRY)
-    return After(raw[2:_HEAD], {raw[at : at + MARK_BYTES]: raw[at + MARK_BYTES : at + _ENTRY] for at in entries})
+    return After(raw[2:_HEAD], raw[_HEAD : _HEAD + _ENTRY * raw[1]])
