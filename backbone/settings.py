@@ -66,7 +66,7 @@ class Settings(BaseModel):
     order_id_key_file: str = Field(default="", alias="ORDER_ID_KEY_FILE")
     origins: str = Field(default="", alias="GATEWAY_ORIGINS")
     in_flight: int = Field(default=1000, ge=1, alias="GATEWAY_IN_FLIGHT")
-    orders_least: int = Field(default=64, ge=1, alias="GATEWAY_ORDERS_LEAST")
+    orders_least: int = Field(default=32, ge=1, alias="GATEWAY_ORDERS_LEAST")
     orders_most: int = Field(default=1000, ge=1, alias="GATEWAY_ORDERS_MOST")
     orders_late_after_s: float = Field(default=2.0, gt=0, alias="GATEWAY_ORDERS_LATE_AFTER_S")
     outside: Mapping[str, str] = Field(default_factory=dict, alias="BACKBONE_OUTSIDE")

@@ -30,6 +30,8 @@ HELD_S = 10.0
 ROUND_ANSWERS, ROUND_S = 10, 0.5
 # What may be late without the limit being to blame: a rebalance, a card that is looked at twice.
 TOLERATED = 0.05
+# The limit before anything is known.
+FIRST = 64
 # Growth per round below the limit at which answers were late last; above it, it grows by its square root.
 QUICK = 1.5
 # One place in so many is kept for who has less than a fair share.
@@ -55,7 +57,7 @@ class Limit:
         self.most = most
         self.late_after_s = late_after_s
         self.answer_s = 0.0
-        self._current = float(self.least)
+        self._current = float(min(max(self.least, FIRST), most))
         self._late_at = math.inf
         self._since = -math.inf
         self._answers = self._late = self._used = 0

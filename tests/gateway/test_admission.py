@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from backbone.errors import Unavailable
-from gateway.admission import HELD_S, ROUND_ANSWERS, WANTS_S, Door, Limit, Place
+from gateway.admission import FIRST, HELD_S, ROUND_ANSWERS, WANTS_S, Door, Limit, Place
 from gateway.refusals import Refusal
 
 LATE_S = 2.0
@@ -86,10 +86,10 @@ def test_the_limit_grows_to_its_ceiling_while_answers_are_quick() -> None:
 
 
 def test_the_limit_does_not_grow_while_few_enter() -> None:
-    scene = Scene(least=40)
+    scene = Scene()
     for _ in range(20):
         scene.second(lambda _: 0.2, offered=20)
-    assert scene.limit == 40
+    assert scene.limit == FIRST
 
 
 def test_a_shop_that_answers_so_many_a_second_is_kept_busy_and_hardly_anybody_is_answered_late() -> None:
@@ -305,9 +305,12 @@ def test_a_closing_door_lets_nobody_in() -> None:
 
 
 def test_a_round_has_enough_answers_to_judge_by() -> None:
-    scene = Scene(least=10, most=100)
+    scene = Scene()
     with ExitStack() as stay:
         for _ in range(ROUND_ANSWERS - 1):
             scene.placed(stays=stay)
         scene.now = 5.0
-        assert scene.limit == 10
+        assert scene.limit == FIRST
+        scene.placed(stays=stay)
+        scene.now = 8.0
+        assert scene.limit == FIRST / 2
