@@ -6,9 +6,10 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException
+from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import ConfigEntry, ConfigResource
+from confluent_kafka.admin._listoffsets import LatestSpec, OffsetSpec
 from confluent_kafka.admin._metadata import TopicMetadata
 from confluent_kafka.admin._resource import ResourceType
 from confluent_kafka.cimpl import NewTopic
@@ -162,6 +163,24 @@ class KafkaAdmin:
         except KafkaException as error:
             raise meaning(error_of(error), f"asking for the offsets of {group}") from error
         return {(partition.topic, partition.partition): partition.offset for partition in found if partition.offset >= 0}
+
+    def unstable(self) -> Mapping[Place, int]:
+        """Partitions, Kafka's own among them, in which something is neither committed nor aborted, with the offset where it begins.
+
+        Raises:
+            Unavailable: Kafka does not answer.
+        """
+        places = [TopicPartition(name, partition) for name, topic in self._listed().items() for partition in topic.partitions]
+        written, stable = (self._ends(places, level) for level in (IsolationLevel.READ_UNCOMMITTED, IsolationLevel.READ_COMMITTED))
+        return {place: end for place, end in stable.items() if end < written[place]}
+
+    def _ends(self, places: Sequence[TopicPartition], level: IsolationLevel) -> Mapping[Place, int]:
+        latest: OffsetSpec = LatestSpec()  # type: ignore[no-untyped-call]
+        try:
+            asked = self._client.list_offsets(dict.fromkeys(places, latest), isolation_level=level, request_timeout=ASK_WITHIN_S)
+            return {(place.topic, place.partition): future.result(ASK_WITHIN_S + 1.0).offset for place, future in asked.items()}
+        except KafkaException as error:
+            raise meaning(error_of(error), "asking how far partitions can be read") from error
 
     def _listed(self) -> Mapping[str, TopicMetadata]:
         try:

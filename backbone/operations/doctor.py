@@ -21,7 +21,7 @@ from backbone.local.ports import is_answered, is_free
 from backbone.local.processes import recorded
 from backbone.local.stack import redis_variable, shown
 from backbone.local.valkey import is_answering, options_of, server_binary
-from backbone.operations import needs, topics
+from backbone.operations import hanging, needs, topics
 from backbone.operations.checkout import Checkout
 from backbone.settings import Settings
 from backbone.topology import topology
@@ -253,6 +253,18 @@ def kafka(checkout: Checkout) -> Iterator[Finding]:
         yield wrong("topics", f"{found}; first: {found.lines()[0]}", remedy)
     yield from _kafka_options(checkout, settings)
     yield from clients(settings)
+    yield from transactions(settings)
+
+
+def transactions(settings: Settings) -> Iterator[Finding]:
+    """Whether transactions hang. Takes as long as one may stay open, if one is."""
+    stuck = hanging.hanging(KafkaAdmin(settings), settings.transaction_timeout_s)
+    if not stuck:
+        yield good("transactions", "none hangs")
+        return
+    for one in stuck:
+        found = f"one hangs in {one}: its time is over, nobody ends it, and readers get no further"
+        yield wrong("transactions", found, hanging.remedy(settings.kafka, one))
 
 
 def _kafka_options(checkout: Checkout, settings: Settings) -> Iterator[Finding]:
