@@ -7,11 +7,14 @@ ROUNDS ?= 10
 ARGS ?=
 SEEDS ?= 200
 FIRST ?= 1
+MINUTES ?= 30
+SEED ?=
+FAULT ?=
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .SUFFIXES:
-.PHONY: help setup protos kafka check contracts catalogue asyncapi-parser format test simulate bench scaling demo outage plug-in up order clean lock
+.PHONY: help setup protos kafka check contracts catalogue asyncapi-parser format test simulate mutants faults bench scaling demo outage plug-in up order clean lock
 
 V := .venv/bin
 RUN := $(V)/python
@@ -31,6 +34,8 @@ Services on a backbone of events: the runtime `backbone` and a shop built on it.
   make test    every test (ARGS='-k words' for some of them)
   make simulate  the whole shop in one thread, and what goes wrong drawn from seeds: SEEDS=1000 FIRST=1
   make scaling  workers come, go, die and start anew under a stream of orders: ROUNDS=10
+  make mutants  plants every mistake in turn, and prints which rule of the checker finds it
+  make faults  faults of every kind on the real stack under load, judged by the checker: MINUTES=30 SEED=1 FAULT='kill ordering'
   make contracts  what the contracts promise, against every release
   make catalogue  docs/generated/: pages of every event, topic and service, made from contracts and tables; what they read of
                one another, by evidence, into protos/expectations/
@@ -93,6 +98,12 @@ simulate: protos
 
 scaling: kafka
 	@ROUNDS=$(ROUNDS) $(RUN) -m pytest tests/e2e/test_scaling.py --timeout 3600 $(ARGS)
+
+mutants: kafka
+	@$(RUN) -m tests.mutants $(ARGS)
+
+faults: kafka
+	@$(RUN) -m tests.faults --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(FAULT),--fault "$(FAULT)") $(ARGS)
 
 bench: kafka
 	@$(RUN) -m benchmarks $(ARGS)

@@ -113,8 +113,8 @@ class Recorder:
         try:
             yield call
         except BaseException as error:
-            code: Any = getattr(error, "code", None)  # as errors of gRPC have it
-            call.code = code().name if callable(code) else type(error).__name__
+            code = getattr(error, "code", None)  # as errors of gRPC have it
+            call.code = str(getattr(code() if callable(code) else None, "name", type(error).__name__))
             call.outcome = FAIL if call.code in REFUSED else UNKNOWN
             raise
         else:

@@ -158,6 +158,7 @@ def _drawn(lot: Random, kinds: Sequence[str], until: float, rounds: int | None) 
 
 def _strike(at: Field, kind: str) -> Struck:
     before, from_s, since_s = at.answered(), time.time(), time.monotonic()
+    at.forget()
     proof = KINDS[kind](at)
     ended_s = time.monotonic()
     # What kills or cuts has bitten at once; from then on the shop has to recover, while the slot starts again.
@@ -167,7 +168,8 @@ def _strike(at: Field, kind: str) -> Struck:
     time.sleep(CALM_S)
     until_s = time.time()
     at.shop.history.disturbed(kind, from_s, until_s)
-    return Struck(kind, from_s, until_s, proof, at.answered() - before, None if recovery_s is None else recovery_s + ended_s - since_s)
+    took_s = None if recovery_s is None else at.took_s or recovery_s + ended_s - since_s
+    return Struck(kind, from_s, until_s, proof, at.answered() - before, took_s)
 
 
 def table(struck: Sequence[Struck], judged: Judgement) -> list[Line]:

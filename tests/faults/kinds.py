@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
@@ -22,6 +22,7 @@ from retail.payments.v1.payment_pb2 import PaymentEvent, PaymentVoided
 from backbone.local.ports import free_port
 from backbone.v1.meta_pb2 import Meta
 from tests.adapters.proxy import END_TRANSACTION, Proxy
+from tests.checker.rules.views import VIEWS
 from tests.e2e.running import Shop
 from tests.faults.load import Load
 
@@ -31,9 +32,13 @@ PRODUCE, ADD_OFFSETS, TXN_OFFSET_COMMIT = 0, 25, 28
 LOOKS_S = 20.0
 """How long a moment is looked for at which a fault bites."""
 GLANCE_S = 0.03
+SHOWING = sorted({view.partition(".")[0] for view in VIEWS})
+"""Contexts with views: the Redis of others is empty."""
 SESSION_S = 6.0
 TRANSACTION_S = 10.0
 READY_S = 60.0
+ROLLED_BACK = 15
+"""Orders that a Redis forgets when it goes back."""
 
 
 @dataclass
@@ -42,21 +47,25 @@ class Field:
 
     Attributes:
         proxy: between every client and Kafka.
-        older: what lay in each Redis a while ago, by context.
         garbage: how many records strangers wrote.
+        took_s: how long the recovery took, if the fault has waited for it itself, in seconds.
     """
 
     shop: Shop
     load: Load
     proxy: Proxy
     lot: Random
-    older: dict[str, dict[bytes, bytes]] = field(default_factory=dict)
     garbage: int = 0
+    took_s: float | None = None
 
     @property
     def contexts(self) -> list[str]:
         """Contexts that decide."""
         return [name for name in self.shop.here.stack.state.redis if name != "gateway"]
+
+    def forget(self) -> None:
+        """Before the next fault."""
+        self.took_s = None
 
     def pid(self, name: str) -> int:
         """The process in a slot."""
@@ -176,7 +185,7 @@ def kafka_down(*, killed: bool) -> Strike:
 
 def redis_killed(at: Field) -> str | None:
     """A Redis dies and starts again."""
-    context = at.lot.choice(list(at.shop.here.stack.state.redis))
+    context = at.lot.choice(SHOWING)
     name = f"valkey.{context}"
     before = at.pid(name)
     at.shop.here.stack.supervisor.kill([name])
@@ -186,7 +195,7 @@ def redis_killed(at: Field) -> str | None:
 
 def redis_flushed(at: Field) -> str | None:
     """A Redis forgets everything."""
-    context = at.lot.choice(list(at.shop.here.stack.state.redis))
+    context = at.lot.choice(SHOWING)
     with at.redis(context) as redis:
         keys = redis.dbsize()
         redis.flushall()
@@ -195,12 +204,13 @@ def redis_flushed(at: Field) -> str | None:
 
 def redis_rolled_back(at: Field) -> str | None:
     """A Redis goes back to what it held a while ago."""
-    context = at.lot.choice(list(at.shop.here.stack.state.redis))
+    context = at.lot.choice(SHOWING)
     with at.redis(context) as redis:
-        older = at.older.get(context)
+        older = _dump(redis)
+        answered = at.answered()
+        _wait(lambda: at.answered() > answered + ROLLED_BACK, LOOKS_S)
         now = _dump(redis)
-        at.older[context] = now
-        if older is None or older == now:
+        if older == now:
             return None
         with redis.pipeline(transaction=True) as pipeline:
             pipeline.flushall()
@@ -212,7 +222,7 @@ def redis_rolled_back(at: Field) -> str | None:
 
 def redis_full(at: Field) -> str | None:
     """A Redis has no memory left for a while."""
-    context = at.lot.choice(list(at.shop.here.stack.state.redis))
+    context = at.lot.choice(SHOWING)
     refused = 0
     with at.redis(context) as redis:
         redis.config_set("maxmemory-policy", "noeviction")
@@ -365,6 +375,39 @@ def offsets_deleted(at: Field) -> str | None:
     return f"{deleted} offsets of {group[process]} were deleted" if deleted else None
 
 
+def takeover(context: str) -> Strike:
+    """One of two workers dies in the middle of a transaction and does not come back: the other takes over."""
+
+    def strike(at: Field) -> str | None:
+        slots = at.shop.here.slots
+        slots.scale(context, 2)
+        victim = slots.names(context)[-1]
+        held = ""
+        until = time.monotonic() + LOOKS_S
+        while not held and time.monotonic() < until:
+            own = _partitions_of(at, victim)
+            with at.shop.frozen(victim):
+                numbers = {place.rpartition("/")[2] for place in at.shop.open_transactions(context)}
+                held = ", ".join(sorted(numbers & own))
+                if held:
+                    at.shop.here.stack.supervisor.kill([victim])
+        since_s = time.monotonic()
+        _wait(lambda: at.load.recovered_s(since_s) is not None, SESSION_S + TRANSACTION_S + LOOKS_S)
+        at.took_s = took_s = at.load.recovered_s(since_s)
+        slots.scale(context, 1)
+        if not held or took_s is None:
+            return None
+        return f"a transaction was open in partitions {held} of the victim; everybody was answered after {took_s:.1f} s"
+
+    return strike
+
+
+def _partitions_of(at: Field, process: str) -> set[str]:
+    """Partitions that a process decides."""
+    loops = at.shop.status(process)["loops"].values()
+    return {number for loop in loops if isinstance(loop.get("partitions"), dict) for number in loop["partitions"]}
+
+
 def joins_and_leaves(at: Field) -> str | None:
     """A second worker of a context comes and goes."""
     context = at.lot.choice(at.contexts)
@@ -409,6 +452,8 @@ KINDS: Mapping[str, Strike] = {
     "connections cut": cut,
     "one-way cut": one_way,
     "offsets deleted": offsets_deleted,
+    "takeover ordering": takeover("ordering"),
+    "takeover fulfilment": takeover("fulfilment"),
     "joins and leaves": joins_and_leaves,
 }
 """Every kind, by name."""

@@ -34,8 +34,9 @@ AGAIN, LOOKS, CANCELS = 0.1, 0.2, 0.05
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """One order that has its answer, and when it was placed and answered, by the monotonic clock."""
+    """One order that has its answer, whose it is, and when it was placed and answered, by the monotonic clock."""
 
+    customer: int
     order_id: str
     began_s: float
     ended_s: float
@@ -77,8 +78,12 @@ class Load:
             self.defects.append("customers do not come to an end")
 
     def recovered_s(self, since_s: float) -> float | None:
-        """How long after a moment the first order that was placed after it had its answer; None if none has."""
-        return min((one.ended_s - since_s for one in list(self.answered) if one.began_s >= since_s), default=None)
+        """How long after a moment every customer had the answer to an order that was placed after it; None if somebody waits still."""
+        first: dict[int, float] = {}
+        for one in list(self.answered):
+            if one.began_s >= since_s:
+                first.setdefault(one.customer, one.ended_s - since_s)
+        return max(first.values()) if len(first) == self._at_once else None
 
     async def _run(self) -> None:
         async with grpc.aio.insecure_channel(
@@ -94,11 +99,11 @@ class Load:
             count += 1
             name = f"customer-{number}-{count % 25}"
             try:
-                await self._order(stub, lot, name, f"{self._seed}-{number}-{count}")
+                await self._order(stub, lot, number, name, f"{self._seed}-{number}-{count}")
             except grpc.aio.AioRpcError as error:
                 self.defects.append(f"{name}: {error.code().name}: {error.details()}")
 
-    async def _order(self, stub: OrderServiceAsyncStub, lot: Random, name: str, key: str) -> None:
+    async def _order(self, stub: OrderServiceAsyncStub, lot: Random, number: int, name: str, key: str) -> None:
         chosen = lot.sample(list(self._articles), lot.choice((1, 1, 2)))
         lines = tuple(Line(sku, lot.choice((1, 1, 2)), cents) for sku, cents in chosen)
         zone = lot.choice(ZONES)
@@ -113,7 +118,7 @@ class Load:
             order = await self._insist(stub, name, key, lines, zone, WAIT_S) or order
         if order.status != PENDING:
             status = OrderStatus.Name(order.status).removeprefix("ORDER_STATUS_")
-            self.answered.append(Answered(order.order_id, began_s, time.monotonic(), status))
+            self.answered.append(Answered(number, order.order_id, began_s, time.monotonic(), status))
         if lot.random() < AGAIN:
             await self._insist(stub, name, key, lines, zone, WAIT_S)
         if lot.random() < LOOKS:
