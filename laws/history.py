@@ -39,7 +39,8 @@ class Call:
         key: idempotency key; `payload` says in a text what was asked under it.
         order_id: which order was asked for, or answered.
         wait_s: how long the client asked to wait.
-        at_least: what the answer was to know.
+        at_least: what the answer was to know, if that was a position.
+        demands: number of the client's own call whose answer this one was to know; 0 if of none.
         outcome: ok, fail or unknown; `code` says why, if it is not ok.
         status, reason: of the order, as the gateway names them.
         orders: id and status of each order of a list.
@@ -55,6 +56,7 @@ class Call:
     order_id: str = ""
     wait_s: float = 0.0
     at_least: Vector = field(default_factory=list)
+    demands: int = 0
     invoked_s: float = 0.0
     ended_s: float | None = None
     outcome: str = UNKNOWN

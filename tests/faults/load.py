@@ -23,6 +23,8 @@ from tests.e2e.client import duration
 if TYPE_CHECKING:
     from retail.gateway.v1.order_service_pb2_grpc import OrderServiceAsyncStub
 
+POSITION = "backbone-position"
+"""Metadata in which an answer tells what it rests on, to be demanded of the next one."""
 PENDING = OrderStatus.ORDER_STATUS_PENDING
 ZONES = ("zone-1", "zone-2", "zone-3")
 WAIT_S = 10.0
@@ -64,6 +66,7 @@ class Load:
         self._articles = articles
         self._seed = seed
         self._at_once = at_once
+        self._tokens: dict[str, tuple[int, str]] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="customers", daemon=True)
 
@@ -109,6 +112,7 @@ class Load:
         zone = lot.choice(ZONES)
         began_s = time.monotonic()
         cancels = lot.random() < CANCELS
+        self._tokens.pop(name, None)
         order = await self._insist(stub, name, key, lines, zone, 0.0 if cancels else WAIT_S)
         if order is None:
             self.defects.append(f"{name}: no answer to {key} within {GIVES_UP_S:.0f} s")
@@ -134,8 +138,12 @@ class Load:
         while time.monotonic() < until:
             try:
                 with self._history.calling("place", name, key=key, payload=payload, wait_s=wait_s) as call:
-                    told = await stub.PlaceOrder(asked(lines, zone, wait_s), metadata=caller, timeout=wait_s + 5)
+                    asking = stub.PlaceOrder(asked(lines, zone, wait_s), metadata=caller, timeout=wait_s + 5)
+                    told = await asking
                     call.told(told.order, told.position)
+                    token = next((value for key, value in await asking.trailing_metadata() or () if key == POSITION), None)
+                    if isinstance(token, str):
+                        self._tokens[name] = (call.number, token)
                 if told.order.status != PENDING or not wait_s:
                     return told.order
                 await self._await(stub, name, told.order.order_id)
@@ -169,8 +177,10 @@ class Load:
 
     async def _look(self, stub: OrderServiceAsyncStub, name: str, order_id: str) -> None:
         try:
-            with self._history.calling("get", name, order_id=order_id) as call:
-                told = await stub.GetOrder(GetOrderRequest(order_id=order_id), metadata=(("x-principal", name),), timeout=10.0)
+            number, token = self._tokens.get(name, (0, ""))
+            caller = (("x-principal", name), *([("backbone-at-least", token)] if token else []))
+            with self._history.calling("get", name, order_id=order_id, demands=number) as call:
+                told = await stub.GetOrder(GetOrderRequest(order_id=order_id), metadata=caller, timeout=10.0)
                 call.told(told.order)
         except grpc.aio.AioRpcError as error:
             if error.code() not in (*PASSING, grpc.StatusCode.NOT_FOUND):

@@ -17,7 +17,7 @@ from backbone.adapters import kafka, kafka_clients
 from backbone.loops.project import Project
 from backbone.loops.take_in import BoundIntake
 from backbone.ports import Place
-from gateway import following, ids, orders, view
+from gateway import following, freshness, ids, orders, view
 from gateway.awaiting import Waiter, Waiters
 
 Patches = Sequence[tuple[Any, str, Any]]
@@ -30,6 +30,7 @@ class Mistake:
     Attributes:
         about: what is done wrong, in a sentence.
         reasons: rules of the checker of which one must be broken.
+        loaded: it takes many customers to show.
         killing: it only shows when a decider dies in the middle of a transaction.
     """
 
@@ -37,6 +38,7 @@ class Mistake:
     plant: Callable[[], Patches]
     reasons: tuple[str, ...]
     killing: bool = False
+    loaded: bool = False
 
 
 def _registered_late() -> Patches:
@@ -104,6 +106,18 @@ def _late_is_absent() -> Patches:
     return [(following.Views, "late", late), (Project, "step", step)]
 
 
+def _demands_ignored() -> Patches:
+    def read(self: freshness.Tokens, principal: str, given: Any) -> dict[Place, int]:
+        return {}
+
+    def step(self: Project, timeout_s: float) -> bool:
+        time.sleep(0.5)
+        return right(self, timeout_s)
+
+    right = Project.step
+    return [(freshness.Tokens, "read", read), (Project, "step", step)]
+
+
 def _hears_uncommitted() -> Patches:
     def options(settings: Any) -> Any:
         return {**right(settings), "isolation.level": "read_uncommitted"}
@@ -120,6 +134,7 @@ MISTAKES: Mapping[str, Mistake] = {
     "any payload": Mistake("another wish under a used key is taken for the same", _any_payload, ("idempotent",)),
     "never appended": Mistake("orders are acknowledged and never written", _never_appended, ("acknowledged",)),
     "late is absent": Mistake("what a view does not have yet is told not to exist", _late_is_absent, ("fresh",)),
+    "demands ignored": Mistake("a read takes what the view has, whatever is demanded", _demands_ignored, ("fresh",), loaded=True),
     "hears uncommitted": Mistake("answers are told that were never committed", _hears_uncommitted, ("honest",), killing=True),
 }
 """Every mistake, by name."""

@@ -24,6 +24,8 @@ from tests.mutants.table import Looked
 WAITS_S = 6.0
 MOST_KILLS = 12
 LOOKS_S = 40.0
+LOADED = 60
+"""Orders after which a mistake that takes many has shown."""
 
 
 def look_on_stack(shop: Shop, name: str) -> Looked:
@@ -62,6 +64,12 @@ def planted(shop: Shop, name: str) -> Iterator[None]:
 def _trade(shop: Shop, mistake: Mistake, history: Recorder) -> None:
     if mistake.killing:
         _kill_between(shop, history)
+        return
+    if mistake.loaded:
+        with Load(shop.here.grpc, history, PLENTY, seed=1) as load:
+            until = time.monotonic() + LOOKS_S
+            while len(load.answered) < LOADED and time.monotonic() < until:
+                time.sleep(0.05)
         return
     with Customer(shop.here.grpc, history=history) as customer:
         for number in range(3):

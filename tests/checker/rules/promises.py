@@ -142,7 +142,7 @@ def fresh(seen: Seen) -> Iterator[Finding]:
                 call.outcome == OK
                 and told
                 and call.status != told[-1].status
-                and not (call.op == "get" and not call.at_least and call.status == "PENDING")
+                and not (call.op == "get" and not call.at_least and not call.demands and call.status == "PENDING")
             ):
                 what = f"{call.client} was told that order {call.order_id} is {told[-1].status}, and then that it is {call.status}"
                 yield _finding("fresh", call, what, *_places(seen, call))
