@@ -119,17 +119,17 @@ async def _open(stub: OrderServiceAsyncStub, rate: float, seconds: float, warm_s
     """So many orders a second, whatever becomes of them; what is answered and what was offered per second."""
     came, counts, under_way = Came(), asyncio.Event(), set[asyncio.Task[str]]()
     began = time.perf_counter()
-    due, started = 0.0, 0
+    counted_from, started = began, 0
     while (elapsed := time.perf_counter() - began) < warm_s + seconds:
         if elapsed >= warm_s and not counts.is_set():
             counts.set()
             counted_from = time.perf_counter()
-        due = rate * elapsed
-        for _ in range(int(due) - started):
+        due = int(rate * elapsed)
+        for _ in range(due - started):
             task = asyncio.create_task(_order(stub, came, counts))
             under_way.add(task)
             task.add_done_callback(under_way.discard)
-        started = int(due)
+        started = due
         await asyncio.sleep(TICK_S)
     took = time.perf_counter() - counted_from
     answered, offered = came.answered / took, came.offered / took
