@@ -8,6 +8,7 @@ are no record at all. Needs the package hypothesis.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from google.protobuf.descriptor import FieldDescriptor, FileDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
+from hypothesis import assume
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
@@ -25,6 +27,7 @@ from backbone.contract import Topic
 from backbone.envelope import encode, entry_key
 from backbone.moments import stamp
 from backbone.operations.contracts.image import Image
+from backbone.operations.contracts.values import MESSAGE as MESSAGE_RULES
 from backbone.operations.contracts.values import Rules, rules_of
 from backbone.rules import violations
 from backbone.v1.meta_pb2 import Meta
@@ -54,8 +57,8 @@ class Broken:
     """A message that breaks one rule, at its boundary.
 
     Attributes:
-        field: path of the field.
-        rule: path of the rule, e.g. "string.max_bytes".
+        field: path of the field; empty for a rule about the whole message.
+        rule: path of the rule, e.g. "string.max_bytes" or "cel.order.one_currency".
     """
 
     message: Message
@@ -198,28 +201,155 @@ def _bound(rules: Rules, path: str, otherwise: int) -> int:
     return int(rules[path][0]) if path in rules else otherwise
 
 
-Break = tuple[tuple[FieldDescriptor, ...], str, Callable[[Any, FieldDescriptor], None]]
+Path = tuple[FieldDescriptor, ...]
+Break = tuple[Path, str, Callable[[Any, FieldDescriptor], None]]
 
 
 def invalid(message: type[Message], given: Given | None = None) -> SearchStrategy[Broken]:
     """Messages that break exactly one rule, at its boundary.
 
+    A bound is missed by one. For a pattern or a rule in CEL, whose boundary is written nowhere, a valid message is changed by as little as
+    breaks it: a whole number to one whose neighbour is allowed, a text by one character.
+
     Raises:
         ValueError: no rule of it can be broken from outside.
     """
     breaks = list(_breaks(message.DESCRIPTOR, ()))
-    if not breaks:
+    searched = list(_searched(message.DESCRIPTOR, ()))
+    if not breaks and not searched:
         raise ValueError(f"{message.DESCRIPTOR.full_name} has no rule that can be broken at a boundary")
 
     @st.composite
     def build(draw: Callable[[SearchStrategy[Any]], Any]) -> Broken:
-        path, rule, mutate = draw(st.sampled_from(breaks))
+        number = draw(st.integers(0, len(breaks) + len(searched) - 1))
         found = draw(valid(message, given))
-        parent = _parent(found, path)
-        mutate(parent, path[-1])
-        return Broken(found, ".".join(one.name for one in path), rule)
+        if number < len(breaks):
+            path, rule, mutate = breaks[number]
+            mutate(_parent(found, path), path[-1])
+            return Broken(found, ".".join(one.name for one in path), rule)
+        path, rule, expression = searched[number - len(breaks)]
+        broken = _broken_by_little(found, path, rule, expression)
+        assume(broken)
+        return Broken(draw(st.sampled_from(broken)), ".".join(one.name for one in path), rule)
 
     return build()
+
+
+def _searched(message: Any, above: Path) -> Iterator[tuple[Path, str, str]]:
+    """The rules whose boundary has to be searched for: way to what they are about, path of the rule, its text."""
+    for rule, expression in rules_of(_image(message.file), message, MESSAGE_RULES).items():
+        if rule.startswith("cel."):
+            yield above, rule, expression
+    for one in message.fields:
+        path = (*above, one)
+        for rule, expression in rules_for(one).items():
+            if rule.startswith("cel.") or rule == "string.pattern":
+                yield path, rule, expression
+        inner = one.message_type
+        if inner is not None and not inner.GetOptions().map_entry and len(path) < DEEPEST and inner not in (p.message_type for p in above):
+            yield from _searched(inner, path)
+
+
+def _broken_by_little(valid_one: Any, path: Path, rule: str, expression: str) -> list[Any]:
+    """Every message that is a little other than a valid one and breaks this rule alone."""
+    identity = rule.removeprefix("cel.")
+    base = type(valid_one)()
+    base.CopyFrom(valid_one)
+    _doubled(base)
+    if violations(base):
+        base.CopyFrom(valid_one)
+    constants = {int(number) for number in re.findall(r"(?<![\w.])\d+(?![\w.])", expression)}
+    numbers = {value for leaf, value in _scalars(base) if leaf.type in INTEGERS}
+    found = []
+    for place, (leaf, value) in enumerate(_scalars(base)):
+        if not _concerns(path, leaf):
+            continue
+        for other in _near(leaf, value, constants | numbers):
+            changed = _with(base, place, other)
+            if not _breaks_only(changed, identity):
+                continue
+            if leaf.type in INTEGERS and not any(_keeps_all(_with(base, place, beside)) for beside in (other - 1, other + 1)):
+                continue
+            found.append(changed)
+    return found
+
+
+def _concerns(path: Path, leaf: FieldDescriptor) -> bool:
+    """Whether a scalar is, or is a part of, what a rule is about; a rule about the whole message concerns all of it."""
+    if not path or leaf is path[-1]:
+        return True
+    waiting, known = [path[-1].message_type], list[Any]()
+    while waiting:
+        message = waiting.pop()
+        if message is not None and message not in known:
+            known.append(message)
+            waiting += [one.message_type for one in message.fields]
+    return leaf.containing_type in known
+
+
+def _breaks_only(message: Any, rule: str) -> bool:
+    return message is not None and {one.rule for one in violations(message)} == {rule}
+
+
+def _keeps_all(message: Any) -> bool:
+    return message is not None and not violations(message)
+
+
+def _doubled(message: Any) -> None:
+    """Two of what there is one of, so that one of them can differ."""
+    for one, value in message.ListFields():
+        if one.message_type is None or one.message_type.GetOptions().map_entry:
+            continue
+        if one.is_repeated and len(value) == 1:
+            value.add().CopyFrom(value[0])
+        for inner in value if one.is_repeated else [value]:
+            _doubled(inner)
+
+
+def _scalars(message: Any) -> Iterator[tuple[FieldDescriptor, Any]]:
+    """Every number and text of a message and of what is in it, set or not; always in the same order."""
+    for one in message.DESCRIPTOR.fields:
+        if one.message_type is not None and not one.message_type.GetOptions().map_entry:
+            if one.is_repeated:
+                for inner in getattr(message, one.name):
+                    yield from _scalars(inner)
+            elif message.HasField(one.name):
+                yield from _scalars(getattr(message, one.name))
+        elif one.message_type is None and not one.is_repeated and (one.type in INTEGERS or one.type == one.TYPE_STRING):
+            yield one, getattr(message, one.name)
+
+
+def _with(message: Any, place: int, value: Any) -> Any:
+    """A copy of a message with another value in the place of one of its scalars; None where it cannot have it."""
+    copied = type(message)()
+    copied.CopyFrom(message)
+    return copied if _set(copied, [place], value) else None
+
+
+def _set(message: Any, left: list[int], value: Any) -> bool:
+    for one in message.DESCRIPTOR.fields:
+        if one.message_type is not None and not one.message_type.GetOptions().map_entry:
+            inners = getattr(message, one.name) if one.is_repeated else [getattr(message, one.name)] if message.HasField(one.name) else []
+            if any(_set(inner, left, value) for inner in inners):
+                return True
+        elif one.message_type is None and not one.is_repeated and (one.type in INTEGERS or one.type == one.TYPE_STRING):
+            if left[0] == 0:
+                left[0] = -1
+                if one.type in INTEGERS and not INTEGERS[one.type][0] <= value <= INTEGERS[one.type][1]:
+                    return False
+                setattr(message, one.name, value)
+                return True
+            left[0] -= 1
+    return False
+
+
+def _near(leaf: FieldDescriptor, value: Any, numbers: set[int]) -> list[Any]:
+    """Values to try instead of one: around every number that plays a part, or a text by one character."""
+    if leaf.type in INTEGERS:
+        tried = {beside for number in (*numbers, value, 0) for beside in (number - 1, number, number + 1)}
+        return sorted(tried - {value})
+    changed = {value[:-1], value[1:], value + value[-1:], value + "\n", value.swapcase(), value[:-1] + "_", "_" + value[1:], value + "~"}
+    return sorted(changed - {value})
 
 
 def _parent(found: Any, path: Sequence[FieldDescriptor]) -> Any:
