@@ -61,6 +61,7 @@ class Proxy:
         self._kept = threading.Event()
         self._delays: dict[int, float] = {}
         self._lose: dict[int, int] = {}
+        self._strike: tuple[int, Callable[[int], bool], bool] | None = None
         self._latency_s = 0.0
         self._deaf_until = 0.0
         self.lost = 0
@@ -85,6 +86,14 @@ class Proxy:
     def delay(self, request: int, seconds: float) -> None:
         """Pass on requests of this number so much later."""
         self._delays[request] = seconds
+
+    def when_next(self, request: int, strike: Callable[[int], bool], *, passes: bool) -> None:
+        """Call `strike` with the port of the sender of each request of this number, until it says that this was the one.
+
+        Args:
+            passes: the one reaches the broker all the same.
+        """
+        self._strike = (request, strike, passes)
 
     def lose_answers(self, request: int, times: int) -> None:
         """Let so many requests of this number reach the broker, and lose its answer with the connection."""
@@ -150,6 +159,8 @@ class Proxy:
                     _close(client)
                     self._kept.set()
                     return
+                if self._struck(request, client):
+                    break
                 if delay := self._delays.pop(request, None):
                     time.sleep(delay)
                 if self._latency_s:
@@ -177,6 +188,14 @@ class Proxy:
                 client.sendall(frame)
         _close(client)
         _close(upstream)
+
+    def _struck(self, request: int, client: socket.socket) -> bool:
+        """Whether this request is not to reach the broker."""
+        with self._lock:
+            if self._strike is None or self._strike[0] != request or not self._strike[1](client.getpeername()[1]):
+                return False
+            passes, self._strike = self._strike[2], None
+            return not passes
 
     def _loses(self, request: int | None) -> bool:
         with self._lock:

@@ -206,14 +206,22 @@ def _kind_at(finding: Finding, struck: Sequence[Struck], judged: Judgement) -> s
 
 @contextmanager
 def sampled(shop: Shop) -> Iterator[list[Sample]]:
-    """Look at every view now and then, until the block is left."""
+    """Look at every view now and then, until the block is left; of many looks as many are kept as can be judged, from all of the time."""
     taken: list[Sample] = []
+    lot = Random(MOST_SAMPLES)
+    looks = 0
     stop = threading.Event()
 
     def look() -> None:
-        while not stop.wait(SAMPLES_EVERY_S) and len(taken) < MOST_SAMPLES:
+        nonlocal looks
+        while not stop.wait(SAMPLES_EVERY_S):
             try:
-                taken.extend(views(shop.here.stack.state.redis, shop.here.stack.state.partitions, final=False))
+                for one in views(shop.here.stack.state.redis, shop.here.stack.state.partitions, final=False):
+                    looks += 1
+                    if len(taken) < MOST_SAMPLES:
+                        taken.append(one)
+                    elif (instead := lot.randrange(looks)) < MOST_SAMPLES:
+                        taken[instead] = one
             except RedisError:
                 continue  # that is what happens to it here
 

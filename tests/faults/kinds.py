@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
+import psutil
 from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from redis import Redis
@@ -28,6 +29,15 @@ from tests.faults.load import Load
 
 PRODUCE, ADD_OFFSETS, TXN_OFFSET_COMMIT = 0, 25, 28
 """Kafka's numbers of requests."""
+
+POINTS = {
+    "Produce": PRODUCE,
+    "AddPartitions": 24,
+    "AddOffsets": ADD_OFFSETS,
+    "TxnOffsetCommit": TXN_OFFSET_COMMIT,
+    "EndTxn": END_TRANSACTION,
+}
+"""Points of a transaction at which a process can die, by what it asks then."""
 
 LOOKS_S = 20.0
 """How long a moment is looked for at which a fault bites."""
@@ -113,6 +123,30 @@ def kill(name: str) -> Strike:
                 at.shop.here.stack.supervisor.kill([name])
         at.shop.here.stack.supervisor.resume([name])
         return held or None
+
+    return strike
+
+
+def kill_at(request: int, *, passes: bool) -> Strike:
+    """SIGKILL of some context at the moment at which it asks Kafka something, before or after that reaches Kafka."""
+
+    def strike(at: Field) -> str | None:
+        name = at.lot.choice(at.contexts)
+        process = psutil.Process(at.pid(name))
+        killed: list[int] = []
+
+        def one_of_its_own(port: int) -> bool:
+            if all(port != connection.laddr.port for connection in process.net_connections("tcp")):
+                return False
+            at.shop.here.stack.supervisor.kill([name])
+            killed.append(port)
+            return True
+
+        at.proxy.when_next(request, one_of_its_own, passes=passes)
+        _wait(lambda: bool(killed), LOOKS_S)
+        at.proxy.when_next(request, lambda _: False, passes=True)
+        at.shop.here.stack.supervisor.resume([name])
+        return f"{name} died when request {request} had {'just' if passes else 'not yet'} reached Kafka" if killed else None
 
     return strike
 
@@ -424,6 +458,8 @@ KINDS: Mapping[str, Strike] = {
     "kill payments": kill("payments"),
     "kill fulfilment": kill("fulfilment"),
     "kill gateway": kill("gateway"),
+    **{f"kill before {name}": kill_at(request, passes=False) for name, request in POINTS.items()},
+    **{f"kill after {name}": kill_at(request, passes=True) for name, request in POINTS.items()},
     "zombie ordering": zombie("ordering"),
     "zombie payments": zombie("payments"),
     "zombie fulfilment": zombie("fulfilment"),
