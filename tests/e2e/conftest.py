@@ -14,11 +14,13 @@ KILLED = 300
 FLUSHED = 120
 """Purchases placed while Redis loses everything."""
 CRASHED = 90
-"""Purchases placed while Kafka and every Redis die."""
+"""Purchases placed while every Redis dies and Kafka stops."""
+CUT = 60
+"""Purchases placed while Kafka is killed."""
 
 
 @pytest.fixture(scope="session")
 def shop_up() -> Iterator[Shop]:
     """The shop all tests share."""
-    with scratch("e2e") as folder, a_shop(folder, purchases=KILLED + FLUSHED + CRASHED) as shop:
+    with scratch("e2e") as folder, a_shop(folder, purchases=KILLED + FLUSHED + CRASHED + CUT) as shop:
         yield shop

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 import grpc
 import pytest
+from confluent_kafka import KafkaException
 from retail.gateway.v1.order_service_pb2 import OrderStatus
 
-from tests.e2e.conftest import FLUSHED, KILLED
+from tests.e2e.conftest import CRASHED, FLUSHED, KILLED
 from tests.e2e.running import Shop
 from tests.e2e.test_losses import Customers, different_rows
 from tests.e2e.test_outages import answered
+from tests.local.waiting import wait_until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
+VICTIMS = ("ordering", "payments", "fulfilment")
 CONFIRMED, PENDING = OrderStatus.ORDER_STATUS_CONFIRMED, OrderStatus.ORDER_STATUS_PENDING
 
 
@@ -51,12 +55,11 @@ def test_without_the_gateways_redis_reads_are_unavailable_and_orders_are_still_a
 
 def test_every_redis_may_die_and_kafka_stop_while_customers_order(shop_up: Shop) -> None:
     """Each comes back in its slot with what it had acknowledged; nobody else has to be restarted by hand."""
-    purchases = shop_up.purchases[KILLED + FLUSHED :]
+    purchases = shop_up.purchases[KILLED + FLUSHED : KILLED + FLUSHED + CRASHED]
     customers = Customers(shop_up, purchases, at_once=6)
     customers.until_answered(len(purchases) // 4)
     victims = [f"valkey.{context}" for context in shop_up.here.stack.state.redis]
     shop_up.here.stack.supervisor.kill(victims)
-    # Stopped, not killed: after `kill -9` Kafka 4.4 may lose the markers of transactions it ends while it starts, and leaves them open.
     shop_up.here.stack.supervisor.stop(["kafka"])
     shop_up.here.stack.supervisor.resume(["kafka", *victims])
     assert not customers.done, "all were served before the end of the world"
@@ -67,3 +70,35 @@ def test_every_redis_may_die_and_kafka_stop_while_customers_order(shop_up: Shop)
     assert verdict.violations == ()
     assert verdict.totals.quarantined == 0
     assert different_rows(shop_up) == []
+
+
+def test_kafka_may_be_killed_in_the_middle_of_transactions(shop_up: Shop) -> None:
+    """Once in one of each context: it comes back in its slot by itself, and no transaction stays open."""
+    purchases = shop_up.purchases[KILLED + FLUSHED + CRASHED :]
+    restarts = shop_up.here.stack.supervisor.restarts("kafka")
+    customers = Customers(shop_up, purchases, at_once=6)
+    for kill, context in enumerate(VICTIMS, start=1):
+        customers.until_answered(kill * len(purchases) // (len(VICTIMS) + 2))
+        wait_until(partial(_killed_in_the_middle, shop_up, context), 60.0, f"a transaction of {context} is open")
+        assert not customers.done, "all were served before the end of the world"
+    customers.leave()
+    assert shop_up.here.stack.supervisor.restarts("kafka") == restarts + len(VICTIMS)
+    assert customers.progress.defects == {}
+    assert customers.progress.confirmed == len(purchases), customers.progress.reasons()
+    verdict = shop_up.verdict()
+    assert verdict.violations == ()
+    assert verdict.totals.quarantined == 0
+    assert [place for context in VICTIMS for place in shop_up.open_transactions(context)] == []
+    assert different_rows(shop_up) == []
+
+
+def _killed_in_the_middle(shop: Shop, context: str) -> bool:
+    """Stop a context where it stands; kill Kafka if it answers and a transaction of this context is open."""
+    with shop.frozen(context):
+        try:
+            found = bool(shop.open_transactions(context))
+        except KafkaException:  # it is not back yet
+            return False
+        if found:
+            shop.here.stack.supervisor.processes["kafka"].kill()
+    return found
