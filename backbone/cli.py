@@ -266,8 +266,8 @@ def export(checkout: Checkout, topic: str, into: Path, image: Path | None) -> No
     """
     from backbone.operations import export as operation
 
-    with looking(checkout) as (log, _, settings), progress("reading the topic") as report:
-        done = operation.export(log, topic, operation.image_of(checkout.root, image), into, settings.partitions, report)
+    with looking(checkout) as (log, _, _), progress("reading the topic") as report:
+        done = operation.export(log, topic, operation.image_of(checkout.root, image), into, report)
     click.echo(f"{into}: {done.events:,} events of {topic}")
     for line in done.words():
         click.echo(line, err=True)

@@ -15,7 +15,7 @@ from backbone.operations.cloudevents import cloud_event
 from backbone.operations.contracts import buf
 from backbone.operations.contracts.image import Image, Wrapper
 from backbone.operations.decoding import coordinate
-from backbone.operations.scan import Progress, Scan, existing
+from backbone.operations.scan import Progress, Scan
 from backbone.ports import Log, Record
 
 SHOWN = 5
@@ -44,7 +44,7 @@ class Exported:
         """What is not in the file."""
         if self.strange:
             more = f" and {len(self.strange) - SHOWN} more" if len(self.strange) > SHOWN else ""
-            yield f"not in the image: {', '.join(self.strange[:SHOWN])}{more}; export with the image of a newer release"
+            yield f"not taken apart: {', '.join(self.strange[:SHOWN])}{more}; it is garbage, or of a newer release than the image"
         if self.unread:
             yield f"a transaction is open in {', '.join(self.unread)}: what lies behind it is missing; export again"
 
@@ -84,22 +84,21 @@ def events(records: Iterable[Record], wrapper: Wrapper, image: Image, strange: l
             strange.append(coordinate(record))
 
 
-def export(log: Log, topic: str, image: Image, into: Path, partitions: int, progress: Progress | None = None) -> Exported:
+def export(log: Log, topic: str, image: Image, into: Path, progress: Progress | None = None) -> Exported:
     """Write a topic, as far as it is now, into a file; the file appears when it is whole.
 
     Args:
         image: knows the topic's wrapper.
-        partitions: how many the topic has.
 
     Raises:
         SettingsError: the image does not know the topic, or the cluster does not have it.
         Unavailable: Kafka does not answer.
     """
     wrapper = wrapper_of(image, topic)
-    places = existing(log, [(topic, number) for number in range(partitions)])
-    if not places:
+    topics = log.topics()
+    if topic not in topics:
         raise SettingsError(f"the cluster has no topic {topic}")
-    scan = Scan(log, places, progress=progress)
+    scan = Scan(log, [(topic, number) for number in range(topics[topic][1])], progress=progress)
     done = Exported()
     part = into.with_name(f"{into.name}.part")
     part.parent.mkdir(parents=True, exist_ok=True)

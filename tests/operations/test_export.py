@@ -49,7 +49,7 @@ def lived() -> Iterator[Shop]:
 def test_duckdb_answers_from_an_export_what_was_confirmed_where(lived: Shop, image: Image, tmp_path: Path) -> None:
     log = lived.simulation.log
     file = tmp_path / "orders.jsonl"
-    done = export.export(log, ORDERS.name, image, file, log.topics()[ORDERS.name][1])
+    done = export.export(log, ORDERS.name, image, file)
     assert done.whole
     question = f"""
         SELECT data.delivery_zone AS zone, count(*) AS orders,
@@ -71,7 +71,7 @@ def test_duckdb_answers_from_an_export_what_was_confirmed_where(lived: Shop, ima
 def test_duckdb_finds_the_way_of_a_conversation(lived: Shop, image: Image, tmp_path: Path) -> None:
     log = lived.simulation.log
     file = tmp_path / "orders.jsonl"
-    export.export(log, ORDERS.name, image, file, log.topics()[ORDERS.name][1])
+    export.export(log, ORDERS.name, image, file)
     question = f"SELECT subject, list(sequence::BIGINT ORDER BY sequence) FROM '{file}' GROUP BY subject"
     with duckdb.connect() as database:
         ways = database.execute(question).fetchall()
@@ -82,7 +82,7 @@ def test_duckdb_finds_the_way_of_a_conversation(lived: Shop, image: Image, tmp_p
 def test_every_line_is_a_cloud_event(lived: Shop, image: Image, tmp_path: Path) -> None:
     log = lived.simulation.log
     file = tmp_path / "orders.jsonl"
-    export.export(log, ORDERS.name, image, file, log.topics()[ORDERS.name][1])
+    export.export(log, ORDERS.name, image, file)
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     for line in lines:
         assert line["specversion"] == "1.0"
@@ -116,4 +116,4 @@ def test_a_topic_that_nobody_knows_is_named(image: Image, tmp_path: Path) -> Non
     with pytest.raises(SettingsError, match=r"retail\.ordering\.orders\.v1"):
         export.wrapper_of(image, "orders")
     with pytest.raises(SettingsError, match="the cluster has no topic"):
-        export.export(MemoryLog(), ORDERS.name, image, tmp_path / "none.jsonl", 4)
+        export.export(MemoryLog(), ORDERS.name, image, tmp_path / "none.jsonl")
