@@ -11,6 +11,7 @@ import pytest
 
 from laws.entries import Place
 from laws.history import FAIL, OK, Call, Disturbance
+from tests.checker.__main__ import as_text
 from tests.checker.check import judge
 from tests.checker.seen import ORDERS, Seen
 from tests.checker.world import World
@@ -182,3 +183,15 @@ def test_garbage_that_nobody_set_aside_is_found_and_names_its_reader() -> None:
     samples = [replace(sample, final=False) for sample in world.samples]
     found = judge(replace(world, records=[*world.records, garbage], samples=samples)).findings
     assert sorted(str(finding).split()[1] for finding in found) == ["gateway.door", "payments.payments"]
+
+
+def test_what_is_printed_names_every_rule_and_the_smallest_witness() -> None:
+    """A few lines: which rule, which call or record, where."""
+    assert "BROKEN" not in as_text(judge(right()))
+    calls = deepcopy(list(right().calls))
+    other_answer(calls)
+    lines = as_text(judge(replace(right(), calls=calls))).splitlines()
+    assert {line.split("  ")[0].strip() for line in lines[:3]} == {"holds"}
+    broken = next(number for number, line in enumerate(lines) if line.startswith("BROKEN"))
+    assert "honest" in lines[broken]
+    assert "was told to be REJECTED, the log says OrderConfirmed  [retail.ordering.orders.v1/" in lines[broken + 1]
