@@ -20,6 +20,7 @@ from backbone.adapters import kafka_clients
 from backbone.adapters.kafka import KafkaLog
 from backbone.adapters.kafka_admin import COMPACTED, KEPT_FOR_EVER
 from backbone.cli import main
+from backbone.errors import Unavailable
 from backbone.local.kafka import SETTINGS, Kafka
 from backbone.local.valkey import SETTINGS as REDIS
 from backbone.local.valkey import Valkey
@@ -43,7 +44,16 @@ def checkout(kafka: Kafka, valkey: Valkey, tmp_path_factory: pytest.TempPathFact
     variables |= {f"{name}_REDIS_URL": valkey.url for name in ("ORDERING", "PAYMENTS", "FULFILMENT", "GATEWAY")}
     found = find_checkout(tmp_path_factory.mktemp("doctor"), start=ROOT, variables=variables)
     topics.apply(found.platform(), found.settings())
+    wait_until(lambda: _settled(found), 30, "every partition of the new topics has its leader")
     return found
+
+
+def _settled(checkout: Checkout) -> bool:
+    try:
+        list(doctor.kafka(checkout))
+    except Unavailable:
+        return False
+    return True
 
 
 def missed(findings: Iterator[Finding]) -> list[tuple[str, str]]:
