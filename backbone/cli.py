@@ -21,6 +21,7 @@ from backbone.errors import BackboneError
 from backbone.operations.checkout import FOLDER, Checkout, find_checkout
 from backbone.operations.contracts.commands import contracts, describe
 from backbone.operations.k8s.commands import k8s
+from backbone.ownership import READER, RELEASER
 
 if TYPE_CHECKING:
     from backbone.adapters.kafka import KafkaLog
@@ -157,14 +158,18 @@ main.add_command(describe)
 
 @main.group()
 def topics() -> None:
-    """The topics the platform needs, against those the cluster has."""
+    """The topics, users and rights the platform needs, against those the cluster has."""
 
 
 @topics.command()
 @with_json
 @click.pass_obj
 def plan(checkout: Checkout, as_json: bool) -> None:
-    """Show what is missing or different, and touch nothing. Exit code 1 if something is."""
+    """Show what is missing, different or too much, and touch nothing. Exit code 1 if something is.
+
+    A line that begins with + is what `apply` would make, one with - what `apply --prune` would take away, one with ! what it refuses
+    to touch: partitions and settings of topics that exist.
+    """
     from backbone.operations import topics as operation
 
     found = operation.plan(checkout.platform(), checkout.settings())
@@ -173,13 +178,17 @@ def plan(checkout: Checkout, as_json: bool) -> None:
 
 
 @topics.command()
+@click.option("--prune", is_flag=True, help="Also take away users and rights that nobody declares.")
 @with_json
 @click.pass_obj
-def apply(checkout: Checkout, as_json: bool) -> None:
-    """Make the topics that are missing. Those that exist stay as they are; another number of partitions is refused."""
+def apply(checkout: Checkout, prune: bool, as_json: bool) -> None:
+    """Make the topics, users and rights that are missing. What exists stays as it is; another number of partitions is refused.
+
+    A new user gets a password in the folder KAFKA_SECRETS. No topic is ever deleted.
+    """
     from backbone.operations import topics as operation
 
-    found = operation.apply(checkout.platform(), checkout.settings())
+    found = operation.apply(checkout.platform(), checkout.settings(), prune=prune)
     say_plan(found, as_json=as_json)
     sys.exit(0 if found.fits else TROUBLE)
 
@@ -344,7 +353,7 @@ def _say_word(checkout: Checkout, name: str, because: str, *, drop: bool) -> Non
     from backbone.operations import quarantine as reading
     from backbone.operations import release as operation
 
-    with looking(checkout) as (log, decoder, settings):
+    with looking(checkout, RELEASER) as (log, decoder, settings):
         came = operation.release(
             log,
             lambda: reading.read(log, decoder, settings),
@@ -352,7 +361,7 @@ def _say_word(checkout: Checkout, name: str, because: str, *, drop: bool) -> Non
             drop=drop,
             operator=getpass.getuser(),
             because=because,
-            committed=KafkaAdmin(settings).committed,
+            committed=KafkaAdmin(settings, RELEASER).committed,
         )
     of = f" of {came.aggregate}" if came.aggregate else ""
     click.echo(f"{came.service}{of}: {came.records} records decided, {came.dropped} dropped")
@@ -449,14 +458,14 @@ main.add_command(k8s)
 
 
 @contextmanager
-def looking(checkout: Checkout) -> Iterator[tuple[KafkaLog, Decoder, Settings]]:
-    """The log of the running stack, and how to understand it."""
+def looking(checkout: Checkout, user: str = READER) -> Iterator[tuple[KafkaLog, Decoder, Settings]]:
+    """The log of the running stack as a user sees it, and how to understand it."""
     from backbone.adapters.kafka import KafkaLog
     from backbone.operations.decoding import Decoder
 
     decoder = Decoder.of(checkout.platform())
     settings = checkout.settings()
-    log = KafkaLog(settings)
+    log = KafkaLog(settings, user)
     try:
         yield log, decoder, settings
     finally:
@@ -521,8 +530,10 @@ def say_plan(found: Any, *, as_json: bool) -> None:
         click.echo(f"  {name}: made")
     for name in found.foreign:
         click.echo(f"  {name}: not of this platform")
-    if found.missing:
+    if found.missing or found.access.missing_users or found.access.missing_rights:
         click.echo("`backbone topics apply` makes what is missing")
+    if found.access.surplus.users or found.access.surplus.rights:
+        click.echo("`backbone topics apply --prune` takes away what nobody declares")
 
 
 def say_json(what: Any) -> None:

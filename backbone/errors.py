@@ -4,6 +4,7 @@ BackboneError
 ├── DeclarationError       a table or contract lies; mend it and start again
 │   └── ContractError      ... with the file, the message and the remedy
 ├── SettingsError          the environment is incomplete or contradicts itself
+│   └── NoPassword         ... a user of Kafka has none (yet)
 ├── StrangeCluster         this Kafka is not the one the data belongs to
 ├── Unavailable            Kafka, Redis or a sibling does not answer now; nothing was done
 │   ├── Overloaded         ... because a bound of ours is reached
@@ -12,7 +13,8 @@ BackboneError
 ├── DataLoss               a row cannot be read because its fold raised; mend the view and raise its version
 ├── Unconfirmed            it may or may not have been done; ask again, do not repeat blindly
 └── WorkerEnded            this worker cannot go on; its slot starts again and takes over
-    └── Fenced             ... because another process took its place
+    ├── Fenced             ... because another process took its place
+    └── Refused            ... because Kafka does not know its password or gives it no right to what it does
 """
 
 from __future__ import annotations
@@ -44,6 +46,10 @@ class ContractError(DeclarationError):
 
 class SettingsError(BackboneError):
     """The environment is incomplete or contradicts itself."""
+
+
+class NoPassword(SettingsError):
+    """A user of Kafka has no password where passwords lie; `backbone topics apply` makes it."""
 
 
 class StrangeCluster(BackboneError):
@@ -110,3 +116,7 @@ class WorkerEnded(BackboneError):
 
 class Fenced(WorkerEnded):
     """Another process took this worker's place."""
+
+
+class Refused(WorkerEnded):
+    """Kafka does not know the user's password, or the user has no right to what was attempted."""

@@ -34,7 +34,7 @@ from backbone.adapters.kafka import KafkaLog
 from backbone.adapters.redis import AsyncRedisRows, RedisRows
 from backbone.contract import ResolvedService, resolve_context
 from backbone.declare import Asking, Context, Heard, Raise, Reader, Service, Tail, View
-from backbone.errors import BackboneError, ContractError, SettingsError, Unavailable, WorkerEnded
+from backbone.errors import BackboneError, ContractError, NoPassword, Refused, SettingsError, Unavailable, WorkerEnded
 from backbone.loops.act import Act
 from backbone.loops.decide import Decide
 from backbone.loops.listen import Listen
@@ -58,6 +58,8 @@ LOOK_EVERY_S = 0.05
 
 Row = TypeVar("Row", bound=Message)
 log = structlog.get_logger()
+Logs = Mapping[str, KafkaLog]
+"""The log as each service sees it, by the service's name: its clients authenticate as the service, and may what its table says."""
 
 
 class Loop(Protocol):
@@ -285,12 +287,13 @@ async def run(context: Context, settings: Settings, names: Sequence[str] = (), e
     async with AsyncExitStack() as stack:
         health = await stack.enter_async_context(_health(process))
         process.addresses["health"] = health
-        kafka = await _await_log(process)
-        if kafka is None:
+        logs = await _await_logs(process)
+        if logs is None:
             return _exit_code(process)
-        stack.callback(kafka.close)
+        for kafka in logs.values():
+            stack.callback(kafka.close)
         async with AsyncExitStack() as edges:
-            await _start(process, kafka, edges)
+            await _start(process, logs, edges)
             if not process.end.is_set():
                 log.info("started", context=context.name, services=[s.name for s in services], **process.addresses)
             await _until_end(process)
@@ -352,27 +355,43 @@ def _chosen(context: Context, names: Sequence[str]) -> list[ResolvedService]:
     return [known[name] for name in names] if names else list(services)
 
 
-async def _await_log(process: Process) -> KafkaLog | None:
-    """The log, once it answers and holds every topic of the chosen services; None if the process is to end."""
+async def _await_logs(process: Process) -> Logs | None:
+    """The log as each of the chosen services, once it answers and shows it every topic of it; None if the process is to end."""
     deadline = time.monotonic() + process.settings.start_patience_s
     whole = topology(process.context)
-    names = {service.name for service in process.services}
-    wanted = {topic.name for name in names for topic in whole.of_service(name)}
-    wanted |= {topic for group in whole.groups if group.service in names for topic in group.topics}
-    wanted |= {topic.name for service in process.services for topic in service.tails}
+    logs: dict[str, KafkaLog] = {}
+    for service in process.services:
+        wanted = {topic.name for topic in whole.of_service(service.name)}
+        wanted |= {topic for group in whole.groups if group.service == service.name for topic in group.topics}
+        wanted |= {topic.name for topic in service.tails}
+        kafka = await _await_log(process, service.name, wanted, deadline)
+        if kafka is None:
+            for other in logs.values():
+                other.close()
+            return None
+        logs[service.name] = kafka
+    return logs
+
+
+async def _await_log(process: Process, service: str, wanted: set[str], deadline: float) -> KafkaLog | None:
     kafka: KafkaLog | None = None
     while not process.end.is_set():
         try:
             if kafka is None:
-                kafka = await asyncio.to_thread(KafkaLog, process.settings)
+                kafka = await asyncio.to_thread(KafkaLog, process.settings, service)
             there = await asyncio.to_thread(kafka.topics)
             check_partitions({name: there[name][1] for name in wanted & there.keys()}, process.settings.partitions)
             missing = wanted - there.keys()
             if not missing:
                 return kafka
-            process.why_not = f"{len(missing)} topics are missing, {min(missing)} among them; run `backbone topics apply`"
+            process.why_not = (
+                f"{len(missing)} topics are not there for {service}, {min(missing)} among them; run `backbone topics apply`, "
+                "which makes what is missing and gives its rights"
+            )
         except Unavailable as error:
             process.why_not = f"Kafka at {process.settings.kafka} does not answer: {error}"
+        except (NoPassword, Refused) as error:  # a process may be started before its user is made
+            process.why_not = str(error)
         if time.monotonic() >= deadline:
             process.failed("start", WorkerEnded(process.why_not))
             break
@@ -402,26 +421,46 @@ def check_partitions(found: Mapping[str, int], partitions: int) -> None:
             )
 
 
-async def _start(process: Process, kafka: KafkaLog, stack: AsyncExitStack) -> None:
+async def _start(process: Process, logs: Logs, stack: AsyncExitStack) -> None:
     settings = process.settings
     rows = AsyncRedisRows(settings.redis_url)
     stack.push_async_callback(rows.close)
     for service in process.services:
-        _threads(process, service, kafka)
+        _threads(process, service, logs[service.name])
     for running in process.loops:
         running.start()
-    views = Views([view for service in process.services for view in service.views], kafka, rows, settings.partitions)
+    shown = {view.topic.name: logs[service.name] for service in process.services for view in service.views}
+    views = Views([view for service in process.services for view in service.views], EndsForAll(shown), rows, settings.partitions)
     await _task(process, f"{process.context.name}.views", views, stack)
     if answering := [service for service in process.services if service.rpcs]:
         serve = Serve(answering, views, settings)
         process.edges[f"{process.context.name}.serve"] = serve
         process.addresses["grpc"] = await stack.enter_async_context(serve.serving())
     for service in process.services:
-        await _edges(process, service, kafka, views, stack)
+        await _edges(process, service, logs[service.name], views, stack)
     while not process.end.is_set() and not await views.caught_up():
         process.why_not = str(views.status()["waiting"])
         await asyncio.sleep(LOOK_EVERY_S)
     process.ready, process.why_not = True, ""
+
+
+@dataclass(frozen=True)
+class EndsForAll:
+    """Where topics end, asked for each as a service that hears it; implements `loops.serve.Ends`.
+
+    Attributes:
+        logs: the log as such a service sees it, by topic.
+    """
+
+    logs: Mapping[str, Log]
+
+    def high_watermarks(self, places: Sequence[Place]) -> Mapping[Place, int]:
+        """Offsets after the last record of each partition."""
+        asked: dict[int, tuple[Log, list[Place]]] = {}
+        for place in places:
+            kafka = self.logs[place[0]]
+            asked.setdefault(id(kafka), (kafka, []))[1].append(place)
+        return {place: end for kafka, of in asked.values() for place, end in kafka.high_watermarks(of).items()}
 
 
 def _threads(process: Process, service: ResolvedService, kafka: KafkaLog) -> None:

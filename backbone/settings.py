@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -17,6 +18,10 @@ class Settings(BaseModel):
 
     Attributes:
         kafka: bootstrap servers of the log.
+        kafka_secrets: folder with one file per user of Kafka, its name the user's, its content the password.
+        kafka_protocol: how clients speak to the log; without a password nobody does.
+        kafka_mechanism: how they prove that they know their password.
+        kafka_ca_file: certificates that the brokers' must be signed by, for SASL_SSL; the machine's own if empty.
         cluster_id: the Kafka cluster the data belongs to; empty if it is not to be compared.
         redis_url: where the rows of the own context lie.
         partitions: P, the one number of partitions of the platform.
@@ -46,6 +51,10 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
     kafka: str = Field(default="", alias="KAFKA_BOOTSTRAP_SERVERS")
+    kafka_secrets: str = Field(default="", alias="KAFKA_SECRETS")
+    kafka_protocol: Literal["SASL_PLAINTEXT", "SASL_SSL"] = Field(default="SASL_PLAINTEXT", alias="KAFKA_SECURITY_PROTOCOL")
+    kafka_mechanism: Literal["SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN"] = Field(default="SCRAM-SHA-512", alias="KAFKA_SASL_MECHANISM")
+    kafka_ca_file: str = Field(default="", alias="KAFKA_CA_FILE")
     cluster_id: str = Field(default="", alias="KAFKA_CLUSTER_ID")
     redis_url: str = Field(default="", alias="REDIS_URL")
     partitions: int = Field(default=4, ge=1, le=1024, alias="BACKBONE_PARTITIONS")

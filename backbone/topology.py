@@ -66,6 +66,14 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
+class Tailed:
+    """A topic that every process of a service follows without a group."""
+
+    service: str
+    topic: str
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """A public fact.
 
@@ -152,6 +160,7 @@ class Topology:
     queries: tuple[AskedQuery, ...]
     edges: tuple[Edge, ...]
     contexts: Mapping[str, str] = field(default_factory=dict)
+    tails: tuple[Tailed, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -222,6 +231,7 @@ def _derive(services: Sequence[ResolvedService], digests: Mapping[str, str]) -> 
         queries=tuple(_queries(services)),
         edges=tuple(sorted([*_event_edges(services), *_query_edges(services), *_outside_edges(services)])),
         contexts=dict(digests),
+        tails=tuple(Tailed(service.name, topic.name) for service in services for topic in service.tails),
     )
 
 

@@ -20,6 +20,7 @@ from backbone.envelope import encode, root_meta
 from backbone.local.kafka import Kafka
 from backbone.loops.decide import Decide
 from backbone.operations import topics
+from backbone.ownership import BROKER
 from backbone.settings import Settings
 from benchmarks.expert import IN, Expert
 from benchmarks.side_by_side import Bench, side_by_side
@@ -40,17 +41,15 @@ def run() -> list[Bench]:
 
 def _measured(batch: int) -> Bench:
     with tempfile.TemporaryDirectory() as folder, Kafka(Path(folder)) as kafka:
-        settings = Settings.read(
-            {"KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap, "BACKBONE_PARTITIONS": str(PARTITIONS), "BACKBONE_BATCH": str(batch)}
-        )
+        settings = Settings.read({**kafka.variables, "BACKBONE_PARTITIONS": str(PARTITIONS), "BACKBONE_BATCH": str(batch)})
         context = Context("ordering", pricing)
         topics.apply(context, settings)
         KafkaAdmin(settings).create_topics(
             [TopicSpec(IN, PARTITIONS), TopicSpec(THEIRS, PARTITIONS), TopicSpec("bench.state", PARTITIONS, dict(COMPACTED))]
         )
-        log = KafkaLog(settings)
+        log = KafkaLog(settings, BROKER)
         loop = Decide(resolve(context, pricing), log, MemoryRows(), settings)
-        expert = Expert(kafka.bootstrap, out=THEIRS, state="bench.state", topic_id=log.topics()[IN][0], batch=batch)
+        expert = Expert(kafka.credentials(), out=THEIRS, state="bench.state", topic_id=log.topics()[IN][0], batch=batch)
         expected = 0
 
         def prepare() -> None:

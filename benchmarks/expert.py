@@ -6,6 +6,8 @@ job would need: one event class, one topic, no parking, no look-ups, no deadline
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.type.money_pb2 import Money
@@ -23,19 +25,19 @@ class Expert:
     """The hand-written loop.
 
     Args:
-        bootstrap: where Kafka is.
+        kafka: options of librdkafka that say where Kafka is and as whom it is used.
         out: topic of the prices.
         state: compacted topic of the restorable state.
         topic_id: Kafka's id of the input topic, for the identities of what is said.
         batch: records per transaction.
     """
 
-    def __init__(self, bootstrap: str, *, out: str, state: str, topic_id: str, batch: int) -> None:
+    def __init__(self, kafka: Mapping[str, str], *, out: str, state: str, topic_id: str, batch: int) -> None:
         self._out, self._state, self._topic_id, self._batch = out, state, topic_id, batch
         self._validate = Validator().validate
         self._prices: dict[str, tuple[int, Money]] = {}
         self._consumer = Consumer({
-            "bootstrap.servers": bootstrap,
+            **kafka,
             "group.id": out,
             "isolation.level": "read_committed",
             "enable.auto.commit": False,
@@ -43,7 +45,7 @@ class Expert:
             "fetch.queue.backoff.ms": 2,
         })  # fmt: skip
         self._producer = Producer({
-            "bootstrap.servers": bootstrap,
+            **kafka,
             "transactional.id": out,
             "partitioner": "murmur2_random",
             "linger.ms": 0,

@@ -185,7 +185,7 @@ def run(folder: Path, seconds: float, warm_s: float, times: float, fixed: int) -
         ),
     }
     with running(folder / "stack", shop, fresh=True, files=files, environment=environment) as here:
-        wait_for_rest(here.stack.state.kafka, here.health, 60.0)
+        wait_for_rest(here.kafka(), here.health, 60.0)
         phases = [f"--seconds={seconds}", f"--warm={warm_s}", f"--times={times}"]
         told = folder / "measured.json"
         clients = [sys.executable, "-m", "benchmarks.overload", "--door", here.grpc, "--into", str(told), *phases]

@@ -23,7 +23,7 @@ from backbone.errors import BackboneError
 from backbone.local.platform import RunningPlatform, running
 from backbone.operations import story
 from backbone.operations.decoding import Decoder
-from backbone.settings import Settings
+from backbone.ownership import READER
 from demo import purchases as data
 from demo.placing import Progress, place_all
 from demo.purchases import Purchase
@@ -92,10 +92,10 @@ def _shown(options: Options, console: Console) -> int:
     say(f"{len(chosen):,} real orders of {chosen[0].date} to {chosen[-1].date}, {dollars(sum(one.cents for one in chosen))} in all")
     say("starting the platform on an empty log: real Kafka, a Valkey per context, one process per context")
     with running(options.folder, shop, fresh=True, files={"catalogue": data.CATALOGUE, "receipts": receipts}, announce=say) as here:
-        kafka = here.stack.state.kafka
+        kafka = here.kafka()
         if any(log.ends(kafka, [REQUESTS]).values()):
             raise NotEmpty(
-                f"the log at {kafka} holds orders already: the demo needs an empty one. Unset KAFKA_BOOTSTRAP_SERVERS to get one"
+                f"the log at {here.log.kafka} holds orders already: the demo needs an empty one. Unset KAFKA_BOOTSTRAP_SERVERS to get one"
             )
         say(f"gateway: gRPC {here.grpc}, HTTP {here.http}; payment provider: {here.outside['provider']}")
         _limit_cards(here.outside["provider"], limits)
@@ -117,7 +117,7 @@ def _shown(options: Options, console: Console) -> int:
 
 def _judged(here: RunningPlatform, chosen: Sequence[Purchase], progress: Progress, console: Console) -> bool:
     """Print laws and money, and tell whether all of it is well."""
-    verdict = check(log.read(here.stack.state.kafka), books.read(here.outside["provider"]))
+    verdict = check(log.read(here.kafka()), books.read(here.outside["provider"]))
     console.rule("the laws of the shop, over the whole log and the provider's books", align="left")
     console.print(as_text(verdict), markup=False, highlight=False)
     console.rule("the money, against the input file", align="left")
@@ -146,8 +146,8 @@ async def _placed(here: RunningPlatform, chosen: Sequence[Purchase], options: Op
 
 
 def _tell_stories(here: RunningPlatform, progress: Progress, console: Console) -> None:
-    decoder, settings = Decoder.of(shop), Settings.read(here.stack.environment("ordering"))
-    stories = KafkaLog(settings)
+    decoder, settings = Decoder.of(shop), here.log
+    stories = KafkaLog(settings, READER)
     try:
         for what, status in (("confirmed", OrderStatus.ORDER_STATUS_CONFIRMED), ("rejected", OrderStatus.ORDER_STATUS_REJECTED)):
             orders = [order for order in progress.answers.values() if order.status == status]

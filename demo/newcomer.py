@@ -211,11 +211,7 @@ def _encoded(request: Any) -> bytes:
 
 def _on(log: StackState) -> Mapping[str, str]:
     """Where the log is, and nothing else of what runs there."""
-    return {
-        "KAFKA_BOOTSTRAP_SERVERS": log.kafka,
-        "KAFKA_CLUSTER_ID": log.cluster_id or "",
-        "BACKBONE_PARTITIONS": str(log.partitions),
-    }
+    return log.log()
 
 
 def _importable(folder: Path) -> Mapping[str, str]:

@@ -95,7 +95,7 @@ def outage(options: Options, account: Account) -> None:
         _shorter(here, chosen[: options.orders], account)
         _longer(here, chosen[options.orders : -1], chosen[-1], options.patience_s, account)
         account.heading("the laws of the shop, over the whole log and the provider's books")
-        verdict = check(log.read(here.stack.state.kafka), books.read(here.outside["provider"]))
+        verdict = check(log.read(here.kafka()), books.read(here.outside["provider"]))
         account.more(f"BROKEN {one.law}: {one.text}" for one in verdict.violations)
         account.claim(f"all {len(verdict.checked)} laws hold", verdict.holds)
         account.claim("every order in the log has its answer", verdict.totals.unanswered == 0, f"{verdict.totals.unanswered} have none")
@@ -202,7 +202,7 @@ def _of_different_customers(count: int) -> list[Purchase]:
 
 def _facts(here: RunningPlatform, order_ids: Sequence[str]) -> Facts:
     found: Facts = {}
-    for entry in log.read(here.stack.state.kafka):
+    for entry in log.read(here.kafka()):
         wrapper = WRAPPERS.get(entry.place.topic)
         if wrapper is not None and not wrapper.copy_of and entry.meta.correlation_id in order_ids:
             found.setdefault(entry.name, []).append(entry)

@@ -23,7 +23,6 @@ from backbone.adapters.kafka_admin import KafkaAdmin, TopicSpec
 from backbone.errors import BackboneError
 from backbone.local.platform import RunningPlatform
 from backbone.operations import topics
-from backbone.settings import Settings
 from demo import newcomer
 from demo.account import Account, changed, identities, shown
 from demo.newcomer import Spent
@@ -93,7 +92,7 @@ def plug_in(options: Options, account: Account) -> None:
         restarted = changed(processes, identities(here))
         account.claim("no other process was restarted", not restarted, ", ".join(restarted))
         kept = {topic: spec for topic, spec in _topics(here).items() if topic in made}
-        plan = topics.plan(shop, Settings.read(here.stack.environment("ordering")))
+        plan = topics.plan(shop, here.log)
         account.claim(f"the shop's topics are as they were ({plan})", kept == made and plan.fits, "; ".join(plan.lines()))
         account.claim("beside them is only where the new service sets aside", plan.foreign == (ITS_OWN,), ", ".join(plan.foreign))
 
@@ -114,7 +113,7 @@ def _join(here: RunningPlatform, folder: Path, later: Sequence[Purchase], accoun
 
 def _claim_knows_all(here: RunningPlatform, address: str, text: str, account: Account) -> None:
     """What the service says, against what the log says to somebody who reads another topic with other code."""
-    kafka = here.stack.state.kafka
+    kafka = here.kafka()
     ends = log.ends(kafka, [HEARS])
     began = time.monotonic()
     said = newcomer.best_customers(address, 1000, ends)
@@ -131,11 +130,11 @@ def _claim_knows_all(here: RunningPlatform, address: str, text: str, account: Ac
     )
 
 
-def fold(kafka: str) -> list[Spent]:
+def fold(kafka: Mapping[str, str]) -> list[Spent]:
     """Who bought how much, by the primary topic of orders and nothing of the new service.
 
     Args:
-        kafka: bootstrap servers of the log.
+        kafka: options of librdkafka that say where the log is and as whom it is read.
     """
     found: dict[str, Spent] = {}
     for entry in log.read(kafka):
@@ -171,7 +170,7 @@ def _of_loyal_customers(count: int) -> tuple[list[Purchase], list[Purchase]]:
 
 
 def _topics(here: RunningPlatform) -> Mapping[str, TopicSpec]:
-    return KafkaAdmin(Settings.read(here.stack.environment("ordering"))).describe()
+    return KafkaAdmin(here.log).describe()
 
 
 def tree(root: Path) -> Mapping[str, str]:

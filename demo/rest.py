@@ -19,11 +19,13 @@ class Restless(Exception):
     """The platform did not come to rest in time; says what is still under way."""
 
 
-def wait_for_rest(kafka: str, health: Mapping[str, str], within_s: float, told: Callable[[str], None] = lambda _: None) -> None:
+def wait_for_rest(
+    kafka: Mapping[str, str], health: Mapping[str, str], within_s: float, told: Callable[[str], None] = lambda _: None
+) -> None:
     """Wait until nothing is under way any more.
 
     Args:
-        kafka: bootstrap servers of the log.
+        kafka: options of librdkafka that say where the log is and as whom it is asked.
         health: address of the health port of every process, by name.
         told: is given what it waits for, whenever that changes.
 

@@ -11,7 +11,7 @@ from backbone.adapters.kafka import KafkaLog
 from backbone.local.platform import RunningPlatform, running
 from backbone.operations import story
 from backbone.operations.decoding import Decoder
-from backbone.settings import Settings
+from backbone.ownership import READER
 from demo.account import Account
 from demo.purchases import CATALOGUE, Purchase, read_prices, write_receipts
 from demo.rest import wait_for_rest
@@ -51,13 +51,13 @@ def rest(here: RunningPlatform) -> None:
     Raises:
         Restless: something still was, after two minutes.
     """
-    wait_for_rest(here.stack.state.kafka, here.health, RESTS_WITHIN_S)
+    wait_for_rest(here.kafka(), here.health, RESTS_WITHIN_S)
 
 
 def story_of(here: RunningPlatform, order_id: str) -> list[str]:
     """The story of one order, a line for each thing that was said or done."""
-    settings = Settings.read(here.stack.environment("ordering"))
-    log = KafkaLog(settings)
+    settings = here.log
+    log = KafkaLog(settings, READER)
     try:
         told = story.find(log, Decoder.of(shop), settings, order_id)
     finally:

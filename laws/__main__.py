@@ -21,8 +21,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Check, print, and tell by the exit code: 0 all laws hold, 1 one is broken, 2 it cannot be checked."""
     options = _options(arguments)
     try:
-        bootstrap, provider = _addresses(options)
-        verdict = check(log.read(bootstrap), books.read(provider), at_rest=not options.running)
+        kafka, provider = _addresses(options)
+        verdict = check(log.read(kafka), books.read(provider), at_rest=not options.running)
     except (log.Unreadable, books.BooksUnreadable) as error:
         print(f"laws: {error}", file=sys.stderr)
         return 2
@@ -93,18 +93,23 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--running", action="store_true", help="orders are under way: ask only the laws that hold at every moment")
     folder = Path(os.environ.get(FOLDER_VARIABLE) or ".backbone")
     parser.add_argument("--folder", type=Path, default=folder, help=f"where the stack lies [{FOLDER_VARIABLE}, .backbone]")
-    parser.add_argument("--kafka", default="", help="bootstrap servers of another log, with --provider")
+    parser.add_argument("--kafka", default="", help="bootstrap servers of another log, with --provider and --secrets")
+    parser.add_argument(
+        "--secrets", type=Path, help=f"folder with the password of {log.READER}, with --kafka [KAFKA_SECRETS]"
+    )
     parser.add_argument("--provider", default="", help="address of the provider of another log, with --kafka")
     return parser.parse_args(arguments)
 
 
-def _addresses(options: argparse.Namespace) -> tuple[str, str]:
+def _addresses(options: argparse.Namespace) -> tuple[dict[str, str], str]:
     if options.kafka and options.provider:
-        return options.kafka, options.provider
+        access = {"KAFKA_SECRETS": str(options.secrets or ""), **{name: value for name, value in os.environ.items() if value}}
+        return log.as_reader(options.kafka, access), options.provider
     written = options.folder / "stack.json"
     try:
         stack = json.loads(written.read_text())
-        return options.kafka or stack["kafka"], options.provider or f"http://127.0.0.1:{stack['ports']['provider']}"
+        kafka, provider = stack["kafka"], options.provider or f"http://127.0.0.1:{stack['ports']['provider']}"
+        return log.as_reader(kafka, stack["kafka_access"]), provider
     except FileNotFoundError:
         raise log.Unreadable(f"no stack was started here ({written} is missing): `make up`, or name --kafka and --provider") from None
     except (ValueError, KeyError, TypeError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -15,21 +16,52 @@ ANSWERS_WITHIN_S = 10.0
 STALLS_AFTER_S = 40.0
 """Longest silence of a partition that is not read to its end: an open transaction is aborted after 10 s, its markers 10 s later."""
 BATCH = 500
+SERVERS = "bootstrap.servers"
 PRIVATE = (".commands", ".outcomes", ".ticks", ".quarantine")
 """Private topics that causes, open work and set-aside records are looked up in."""
+
+
+READER = "backbone.reader"
+"""The user of Kafka who may read everything and write nothing."""
 
 
 class Unreadable(Exception):
     """The log cannot be read to its end now."""
 
 
-def read(bootstrap: str, *, since: Mapping[tuple[str, int], int] | None = None) -> Iterator[Entry]:
+def as_reader(servers: str, access: Mapping[str, str]) -> dict[str, str]:
+    """Options of a client that reads the log as the one who reads everything and writes nothing.
+
+    Args:
+        servers: where Kafka answers.
+        access: `kafka_access` of a stack, or variables of that meaning.
+
+    Raises:
+        Unreadable: the reader's password cannot be read.
+    """
+    path = Path(access.get("KAFKA_SECRETS") or ".") / READER
+    try:
+        password = path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        why = f"{READER} has no password ({path}: {error.strerror})"
+        raise Unreadable(f"{why}: name its folder by --secrets or KAFKA_SECRETS") from error
+    return {
+        SERVERS: servers,
+        "security.protocol": access.get("KAFKA_SECURITY_PROTOCOL") or "SASL_PLAINTEXT",
+        "sasl.mechanism": access.get("KAFKA_SASL_MECHANISM") or "SCRAM-SHA-512",
+        "sasl.username": READER,
+        "sasl.password": password,
+        **({"ssl.ca.location": access["KAFKA_CA_FILE"]} if access.get("KAFKA_CA_FILE") else {}),
+    }
+
+
+def read(kafka: Mapping[str, str], *, since: Mapping[tuple[str, int], int] | None = None) -> Iterator[Entry]:
     """Every committed record of all `retail.*` topics and of the private ones that tell causes and open work.
 
     One topic after the other, primaries first, so that no more than a batch is held.
 
     Args:
-        bootstrap: where Kafka answers.
+        kafka: options of librdkafka that say where Kafka answers and as whom it is asked.
         since: offsets to start at, by topic and partition; the first record where none is given.
 
     Raises:
@@ -37,8 +69,9 @@ def read(bootstrap: str, *, since: Mapping[tuple[str, int], int] | None = None) 
     """
     consumer = Consumer(
         {
-            "bootstrap.servers": bootstrap,
-            "group.id": "laws",
+            **kafka,
+            # nothing is kept under it, but a user has groups under his own name only
+            "group.id": f"{kafka.get('sasl.username', 'nobody')}.laws",
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "auto.offset.reset": "error",
@@ -58,25 +91,26 @@ def read(bootstrap: str, *, since: Mapping[tuple[str, int], int] | None = None) 
             raise Unreadable(f"topic {foreign[0]} has no contract here: run the laws of the same checkout as the shop")
         public = sorted((name for name in found if name in WRAPPERS), key=lambda name: bool(WRAPPERS[name].copy_of))
         private = [name for name in found if name.startswith("private.") and name.endswith(PRIVATE)]
-        stops = ends(bootstrap, (*public, *private))
+        stops = ends(kafka, (*public, *private))
         for topic in (*public, *private):
             yield from _topic(consumer, topic, {place: stop for place, stop in stops.items() if place[0] == topic}, since or {})
     except KafkaException as error:
-        raise Unreadable(f"Kafka at {bootstrap} cannot be read: {error}") from error
+        raise Unreadable(f"Kafka at {kafka[SERVERS]} cannot be read: {error}") from error
     finally:
         consumer.close()
 
 
-def ends(bootstrap: str, topics: Sequence[str] | None = None) -> dict[tuple[str, int], int]:
+def ends(kafka: Mapping[str, str], topics: Sequence[str] | None = None) -> dict[tuple[str, int], int]:
     """Offsets after the last record, committed or not, of every partition.
 
     Args:
+        kafka: options of librdkafka that say where Kafka answers and as whom it is asked.
         topics: which ones; all public and private ones if not given.
 
     Raises:
         Unreadable: Kafka does not answer.
     """
-    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin = AdminClient(dict(kafka))
     deadline = time.monotonic() + ANSWERS_WITHIN_S
     while True:
         try:
@@ -84,7 +118,7 @@ def ends(bootstrap: str, topics: Sequence[str] | None = None) -> dict[tuple[str,
         except (KafkaException, TimeoutError) as error:
             # A broker that has just started refuses for a moment what it will soon know.
             if isinstance(error, TimeoutError) or time.monotonic() > deadline:
-                raise Unreadable(f"Kafka at {bootstrap} does not answer: {error}") from error
+                raise Unreadable(f"Kafka at {kafka[SERVERS]} does not answer: {error}") from error
             time.sleep(0.1)
 
 

@@ -6,16 +6,20 @@ import itertools
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from backbone.adapters.kafka_clients import credentials
 from backbone.local.kafka import Kafka, prepare
 from backbone.local.valkey import Valkey
+from backbone.ownership import BROKER
+from backbone.settings import Settings
 from tests.containers import kafka_in_container, require_docker, valkey_in_container
+from tests.users import admit_tester
 
 BOTH = ("embedded", pytest.param("containers", marks=pytest.mark.docker))
 
@@ -35,6 +39,7 @@ def kafka() -> Iterator[Kafka]:
     """The embedded broker of this run; tests share it, so they take topic and group names from `unique`."""
     prepare()
     with scratch("kafka") as folder, Kafka(folder) as broker:
+        admit_tester(broker.admit)
         yield broker
 
 
@@ -54,10 +59,26 @@ def unique() -> Callable[[str], str]:
 
 @dataclass(frozen=True, slots=True)
 class Broker:
-    """Where a Kafka answers, whoever runs it."""
+    """A Kafka, whoever runs it.
 
-    bootstrap: str
-    cluster_id: str
+    Attributes:
+        variables: where it is and how one gets in, as `Settings` reads it.
+    """
+
+    variables: Mapping[str, str]
+
+    @property
+    def cluster_id(self) -> str:
+        """Identity of the cluster."""
+        return self.variables["KAFKA_CLUSTER_ID"]
+
+    def settings(self) -> Settings:
+        """How our own clients reach it."""
+        return Settings.read(self.variables)
+
+    def credentials(self, user: str = BROKER) -> dict[str, str]:
+        """How any client of librdkafka reaches it as a user; as the broker itself everything is allowed."""
+        return credentials(self.settings(), user)
 
 
 @pytest.fixture(scope="session", params=BOTH)
@@ -65,11 +86,11 @@ def broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
     """A Kafka, once embedded and once in a container: a test that takes it runs on both."""
     if request.param == "embedded":
         embedded: Kafka = request.getfixturevalue("kafka")
-        yield Broker(embedded.bootstrap, embedded.cluster_id)
+        yield Broker(embedded.variables)
         return
     require_docker()
-    with kafka_in_container() as (bootstrap, cluster_id):
-        yield Broker(bootstrap, cluster_id)
+    with scratch("passwords") as secrets, kafka_in_container(secrets) as variables:
+        yield Broker(variables)
 
 
 @pytest.fixture(scope="session", params=BOTH)

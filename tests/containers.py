@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from backbone.local.kafka import ALONE, SETTINGS, VERSION, answering_cluster, new_cluster_id
+from backbone.adapters.kafka_admin import KafkaAdmin
+from backbone.local.kafka import ALONE, SETTINGS, VERSION, answering_cluster, new_cluster_id, security
 from backbone.local.ports import free_port
 from backbone.local.valkey import is_answering
+from backbone.ownership import BROKER, CONTROLLER, OPERATOR, Right, rights_of_operator
+from backbone.passwords import make_passwords, password_of
+from backbone.settings import Settings
+from tests.users import admit_tester
 
 if TYPE_CHECKING:
     from testcontainers.core.container import DockerContainer
@@ -65,32 +71,44 @@ def await_answer(container: DockerContainer, answers: Callable[[], bool]) -> Non
 
 
 @contextmanager
-def kafka_in_container() -> Iterator[tuple[str, str]]:
-    """A broker with our settings; yields its bootstrap address and cluster id."""
+def kafka_in_container(secrets: Path) -> Iterator[dict[str, str]]:
+    """A broker with our settings; yields what tells `Settings` where it is and how one gets in.
+
+    Args:
+        secrets: folder that gets the passwords.
+    """
     from testcontainers.core.container import DockerContainer
 
     port, cluster_id = free_port(), new_cluster_id()
     container = DockerContainer(KAFKA_IMAGE).with_bind_ports(9092, port)
     bootstrap = f"{container.get_container_host_ip()}:{port}"
+    make_passwords(secrets, (BROKER, CONTROLLER, OPERATOR))
     settings = {
         **SETTINGS,
         **ALONE,
+        **security(["ITSELF", "CLIENT"], lambda user: password_of(secrets, user)),
         "process.roles": "broker,controller",
         "node.id": "1",
         "controller.quorum.voters": "1@localhost:9093",
         "listeners": "CLIENT://0.0.0.0:9092,CONTROLLER://localhost:9093,ITSELF://localhost:9094",
         # The end of a transaction is marked through a connection of the broker to itself, and our port does not exist in the container.
         "advertised.listeners": f"CLIENT://{bootstrap},ITSELF://localhost:9094",
-        "listener.security.protocol.map": "CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT,ITSELF:PLAINTEXT",
-        "inter.broker.listener.name": "ITSELF",
-        "controller.listener.names": "CONTROLLER",
         "log.dirs": "/tmp/kafka",
     }
     for name, value in settings.items():
-        container.with_env(f"KAFKA_{name.upper().replace('.', '_')}", value)
+        container.with_env(f"KAFKA_{name.upper().replace('-', '___').replace('.', '_')}", value)
     with container.with_env("CLUSTER_ID", cluster_id):
-        await_answer(container, lambda: answering_cluster(bootstrap, within=LOOK_S) == cluster_id)
-        yield bootstrap, cluster_id
+        found = {"KAFKA_BOOTSTRAP_SERVERS": bootstrap, "KAFKA_CLUSTER_ID": cluster_id, "KAFKA_SECRETS": str(secrets)}
+        await_answer(container, lambda: answering_cluster(Settings.read(found), LOOK_S, BROKER) == cluster_id)
+        admin = KafkaAdmin(Settings.read(found), BROKER)
+
+        def admit(user: str, rights: Iterable[Right]) -> None:
+            make_passwords(secrets, [user])
+            admin.admit(user, password_of(secrets, user), rights)
+
+        admit(OPERATOR, rights_of_operator())
+        admit_tester(admit)
+        yield found
 
 
 @contextmanager

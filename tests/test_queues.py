@@ -26,6 +26,7 @@ from backbone.local.kafka import Kafka
 from backbone.loops import act as act_module
 from backbone.loops.listen import Listen
 from backbone.loops.take_in import Poll
+from backbone.ownership import BROKER
 from backbone.settings import Settings
 from backbone.v1.private_pb2 import Cursor
 from contexts.ordering.context import ordering
@@ -38,6 +39,7 @@ from tests.loops.deciding import World, steps
 from tests.loops.edges import authorize, committed, in_memory, running, until
 from tests.loops.histories import PARTITIONS, shown
 from tests.loops.test_act import Outside, Scene, never
+from tests.users import TESTER
 
 KIB = 1024
 BIG = 200_000
@@ -47,7 +49,7 @@ WITHIN_S = 30.0
 
 def settings(kafka: Kafka, **more: Any) -> Settings:
     """Those of a broker, with small bounds."""
-    given = {"KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap, "KAFKA_CLUSTER_ID": kafka.cluster_id}
+    given = kafka.variables
     return Settings.model_validate({**given, "BACKBONE_BATCH_BYTES": BATCH, "BACKBONE_QUEUE_BYTES": QUEUE, **more})
 
 
@@ -61,7 +63,7 @@ def topic(kafka: Kafka, unique: Callable[[str], str]) -> str:
 
 def flood(kafka: Kafka, topic: str, count: int, size: int) -> None:
     """Append big records."""
-    producer = Producer({"bootstrap.servers": kafka.bootstrap})
+    producer = Producer(kafka.credentials())
     for number in range(count):
         producer.produce(topic, os.urandom(size), str(number))
         producer.poll(0)
@@ -97,7 +99,7 @@ def test_a_consumer_fetches_ahead_no_more_than_its_queue_holds_and_gives_out_no_
     flood(kafka, topic, 60, BIG)
     figures = Figures()
     largest = count = 0
-    with closing(KafkaLog(settings(kafka), options=figures.options)) as log, closing(log.consumer({(topic, 0): 0})) as consumer:
+    with closing(KafkaLog(settings(kafka), TESTER, options=figures.options)) as log, closing(log.consumer({(topic, 0): 0})) as consumer:
         deadline = time.monotonic() + WITHIN_S
         while count < 60:
             assert time.monotonic() < deadline
@@ -113,7 +115,7 @@ def test_a_consumer_fetches_ahead_no_more_than_its_queue_holds_and_gives_out_no_
 @pytest.mark.integration
 def test_a_transaction_larger_than_the_queue_waits_for_room_and_is_whole(kafka: Kafka, topic: str, unique: Callable[[str], str]) -> None:
     figures = Figures()
-    log = KafkaLog(settings(kafka), options=figures.options)
+    log = KafkaLog(settings(kafka), TESTER, options=figures.options)
     with closing(log), closing(log.producer(unique("flooding"))) as producer:
         producer.begin()
         for number in range(40):
@@ -127,7 +129,7 @@ def test_a_transaction_larger_than_the_queue_waits_for_room_and_is_whole(kafka: 
 def test_an_appender_whose_queue_is_full_says_so(unique: Callable[[str], str]) -> None:
     with scratch("frozen") as folder, Kafka(folder) as broker:
         KafkaAdmin(settings(broker)).create_topics([TopicSpec("frozen", 1)])
-        log = KafkaLog(settings(broker))
+        log = KafkaLog(settings(broker), BROKER)
         appender = log.appender(confirm_within_s=2.0)
         os.kill(broker.process.pid, signal.SIGSTOP)
         try:

@@ -85,7 +85,7 @@ def started(ground: tuple[Kafka, Valkey], tmp_path: Path) -> Iterator[Callable[.
     def start(*services: str, **environment: str) -> tuple[Process, str]:
         port = free_port()
         variables = {
-            "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap,
+            **kafka.variables,
             "REDIS_URL": valkey.url,
             "BACKBONE_HEALTH_PORT": str(port),
             "OUTSIDE_PROVIDER": "http://127.0.0.1:1",
@@ -128,7 +128,7 @@ def until(condition: Callable[[], bool], what: str) -> None:
 
 def provision(kafka: Kafka) -> Settings:
     """The context's topics, and whatever else it hears."""
-    settings = Settings.read({"KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap})
+    settings = kafka.settings()
     topics.apply(payments, settings)
     KafkaAdmin(settings).create_topics([TopicSpec("retail.ordering.orders.v1", settings.partitions)])
     return settings
@@ -141,7 +141,7 @@ def test_a_process_waits_for_its_topics_then_works_tells_and_stops(
     """Live at once, not ready while topics are missing, ready afterwards; status, metrics; SIGTERM ends it with 0."""
     process, address = started()
     until(lambda: asked(f"{address}/livez")[0] == 200, "it lives")
-    until(lambda: "topics are missing" in asked(f"{address}/readyz")[1], "it says what it waits for")
+    until(lambda: "payments.payments has no password" in asked(f"{address}/readyz")[1], "it says what it waits for")
     assert asked(f"{address}/readyz")[0] == 503
     provision(ground[0])
     until(lambda: asked(f"{address}/readyz")[0] == 200, "it is ready once its topics are there")

@@ -16,6 +16,7 @@ from backbone.adapters.kafka_clients import (
     Options,
     common_options,
     connect,
+    credentials,
     error_of,
     hasty_options,
     is_passing,
@@ -43,8 +44,8 @@ QUEUED_APPENDS = 10_000
 LATEST: OffsetSpec = LatestSpec()  # type: ignore[no-untyped-call]
 EARLIEST: OffsetSpec = EarliestSpec()  # type: ignore[no-untyped-call]
 
-NO_GROUP: Options = {"group.id": "backbone.reader"}
-"""The client demands a name, but nothing is kept under it."""
+NO_GROUP = "following"
+"""The client demands the name of a group, but nothing is kept under it. It lies below the user's name, as all the user's groups do."""
 
 LEADERLESS = frozenset({
     KafkaError._NOENT,
@@ -64,20 +65,23 @@ class KafkaLog:
 
     Args:
         settings: where it is, which cluster it must be, and the timeouts.
-        options: further options of librdkafka for every client, such as those of authentication.
+        user: as whom every client of it authenticates.
+        options: further options of librdkafka for every client.
         within_s: how long to wait for the first answer, in seconds.
 
     Raises:
+        SettingsError: the user has no password.
         Unavailable: nobody answers.
         StrangeCluster: it is not the cluster of the settings.
-        WorkerEnded: Kafka refuses us.
+        Refused: Kafka does not let the user in.
     """
 
     def __init__(
-        self, settings: Settings, options: Mapping[str, str | int | bool] | None = None, within_s: float = CONNECT_WITHIN_S
+        self, settings: Settings, user: str, options: Mapping[str, str | int | bool] | None = None, within_s: float = CONNECT_WITHIN_S
     ) -> None:
         self._settings = settings
-        self._options: Options = {**common_options(settings), **(options or {})}
+        self._options: Options = {**credentials(settings, user), **common_options(), **(options or {})}
+        self._no_group: Options = {"group.id": f"{user}.{NO_GROUP}"}
         self._admin, self._signs = connect(AdminClient, self._options, settings, within_s)
         self._cluster_id = self._admin.cluster_id(timeout=ASK_WITHIN_S)
         self._idle: deque[KafkaConsumer] = deque()
@@ -138,7 +142,7 @@ class KafkaLog:
         for topic, partition in start:
             if partition not in existing.get(topic, ()):
                 raise WorkerEnded(f"there is no partition {topic}/{partition}: make the topics first: `backbone topics apply`")
-        consumer = self._consumer(NO_GROUP)
+        consumer = self._consumer(self._no_group)
         consumer.assign(start)
         return consumer
 
@@ -236,7 +240,7 @@ class KafkaLog:
         try:
             return self._idle.pop()
         except IndexError:
-            return self._consumer({**NO_GROUP, **hasty_options()})
+            return self._consumer({**self._no_group, **hasty_options()})
 
     def _give_back(self, reader: KafkaConsumer) -> None:
         if len(self._idle) < IDLE_READERS:

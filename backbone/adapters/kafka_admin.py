@@ -1,21 +1,31 @@
-"""Making topics on Kafka, and telling what is there."""
+"""Making topics, users and rights on Kafka, and telling what is there."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._acl import AclBinding, AclBindingFilter, AclOperation, AclPermissionType
 from confluent_kafka.admin._config import ConfigEntry, ConfigResource
 from confluent_kafka.admin._listoffsets import LatestSpec, OffsetSpec
 from confluent_kafka.admin._metadata import TopicMetadata
-from confluent_kafka.admin._resource import ResourceType
+from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
+from confluent_kafka.admin._scram import (
+    ScramCredentialInfo,
+    ScramMechanism,
+    UserScramCredentialAlteration,
+    UserScramCredentialDeletion,
+    UserScramCredentialUpsertion,
+)
 from confluent_kafka.cimpl import NewTopic
 
-from backbone.adapters.kafka_clients import Options, common_options, connect, error_of, is_passing, meaning
-from backbone.errors import DeclarationError, Unavailable
+from backbone.adapters.kafka_clients import CONNECT_WITHIN_S, common_options, connect, credentials, error_of, is_passing, meaning
+from backbone.errors import DeclarationError, SettingsError, Unavailable
+from backbone.ownership import OPERATOR, Kind, Operation, Right
 from backbone.ports import Place
 from backbone.settings import Settings
 
@@ -24,6 +34,18 @@ ASK_WITHIN_S = 30.0
 
 ATTEMPT_WITHIN_S = 5.0
 """A client that knows of no controller, as after a broker was away, waits in vain; the next attempt finds it."""
+
+ITERATIONS = 4096
+"""The fewest that SCRAM allows: our passwords are random, so nothing is gained by making each guess dearer."""
+
+PRINCIPAL = "User:"
+_MECHANISMS = {"SCRAM-SHA-512": ScramMechanism.SCRAM_SHA_512, "SCRAM-SHA-256": ScramMechanism.SCRAM_SHA_256}
+_KINDS = {
+    Kind.TOPIC: ResourceType.TOPIC,
+    Kind.GROUP: ResourceType.GROUP,
+    Kind.TRANSACTIONAL_ID: ResourceType.TRANSACTIONAL_ID,
+    Kind.CLUSTER: ResourceType.BROKER,
+}
 
 HOUR_MS = 3_600_000
 WEEK_MS = 7 * 24 * HOUR_MS
@@ -64,16 +86,39 @@ class TopicSpec:
 
 
 class KafkaAdmin:
-    """What an operator may do to the topics of a cluster.
+    """What an operator may do to the topics, the users and the rights of a cluster.
+
+    Args:
+        settings: where it is and which cluster it must be.
+        user: as whom the client authenticates.
+        within_s: how long to wait for the first answer, in seconds.
 
     Raises:
+        SettingsError: the user has no password.
+        Refused: Kafka does not let the user in.
         Unavailable: nobody answers.
         StrangeCluster: it is not the cluster of the settings.
     """
 
-    def __init__(self, settings: Settings, options: Mapping[str, str | int | bool] | None = None) -> None:
-        every: Options = {**common_options(settings), **(options or {})}
-        self._client, self._signs = connect(AdminClient, every, settings)
+    def __init__(self, settings: Settings, user: str = OPERATOR, within_s: float = CONNECT_WITHIN_S) -> None:
+        self._mechanism = _MECHANISMS.get(settings.kafka_mechanism)
+        self._client, self._signs = connect(AdminClient, {**credentials(settings, user), **common_options()}, settings, within_s)
+
+    @property
+    def cluster_id(self) -> str:
+        """Identity of the cluster."""
+        return str(self._client.cluster_id(timeout=ASK_WITHIN_S))
+
+    def brokers(self) -> int:
+        """How many brokers are alive.
+
+        Raises:
+            Unavailable: Kafka does not answer.
+        """
+        try:
+            return len(self._client.list_topics(timeout=ATTEMPT_WITHIN_S).brokers)
+        except KafkaException as error:
+            raise meaning(error_of(error), "asking for brokers") from error
 
     def describe(self) -> Mapping[str, TopicSpec]:
         """Every topic that exists, but Kafka's own, with the settings that were given to it."""
@@ -182,6 +227,84 @@ class KafkaAdmin:
         except KafkaException as error:
             raise meaning(error_of(error), "asking how far partitions can be read") from error
 
+    @property
+    def keeps_users(self) -> bool:
+        """Whether passwords are kept in the cluster (SCRAM), not in the brokers' own settings (PLAIN)."""
+        return self._mechanism is not None
+
+    def users(self) -> frozenset[str]:
+        """Every user that has a password of our mechanism; none where the cluster keeps none."""
+        if self._mechanism is None:
+            return frozenset()
+        try:
+            asked: Any = self._client.describe_user_scram_credentials(request_timeout=ASK_WITHIN_S)  # of all: one future, not one a user
+            found = asked.result(ASK_WITHIN_S + 1.0)
+        except KafkaException as error:
+            raise meaning(error_of(error), "listing users") from error
+        return frozenset(
+            str(user) for user, known in found.items() if any(info.mechanism is self._mechanism for info in known.scram_credential_infos)
+        )
+
+    def set_passwords(self, passwords: Mapping[str, str]) -> None:
+        """Let these users in with these passwords, whether they were known before or not.
+
+        Raises:
+            SettingsError: the cluster keeps no passwords.
+        """
+        if self._mechanism is None:
+            raise SettingsError("a cluster with KAFKA_SASL_MECHANISM=PLAIN keeps no passwords: its users are made in its own settings")
+        info = ScramCredentialInfo(self._mechanism, ITERATIONS)
+        self._alter_users([UserScramCredentialUpsertion(user, info, word.encode()) for user, word in passwords.items()], "making users")
+
+    def admit(self, user: str, password: str, rights: Iterable[Right]) -> None:
+        """Let a user in and give him rights; repeated, it changes nothing but the password."""
+        self.set_passwords({user: password})
+        self.grant(rights)
+
+    def drop_users(self, users: Iterable[str]) -> None:
+        """Let these users in no more."""
+        if self._mechanism is not None:
+            self._alter_users([UserScramCredentialDeletion(user, self._mechanism) for user in users], "dropping users")
+
+    def _alter_users(self, changes: Sequence[UserScramCredentialAlteration], doing: str) -> None:
+        if not changes:
+            return
+        for user, future in self._client.alter_user_scram_credentials(list(changes), request_timeout=ASK_WITHIN_S).items():
+            try:
+                future.result(ASK_WITHIN_S + 1.0)
+            except KafkaException as error:
+                raise meaning(error_of(error), f"{doing}, {user}") from error
+
+    def rights(self) -> frozenset[Right]:
+        """Every right that somebody has, of the kinds and operations we know."""
+        anything: Any = None  # the client's annotations deny that a filter may leave names out
+        every = AclBindingFilter(
+            ResourceType.ANY, anything, ResourcePatternType.ANY, anything, anything, AclOperation.ANY, AclPermissionType.ANY
+        )
+        try:
+            found = self._client.describe_acls(every, request_timeout=ASK_WITHIN_S).result(ASK_WITHIN_S + 1.0)
+        except KafkaException as error:
+            raise meaning(error_of(error), "listing rights") from error
+        return frozenset(right for binding in found if (right := _right(binding)) is not None)
+
+    def grant(self, rights: Iterable[Right]) -> None:
+        """Give these rights; who has them keeps them."""
+        if bindings := [_binding(right) for right in rights]:
+            for right, future in self._client.create_acls(bindings, request_timeout=ASK_WITHIN_S).items():
+                try:
+                    future.result(ASK_WITHIN_S + 1.0)
+                except KafkaException as error:
+                    raise meaning(error_of(error), f"giving a right to {right.principal}") from error
+
+    def revoke(self, rights: Iterable[Right]) -> None:
+        """Take these rights away."""
+        filters = [_filter(right) for right in rights]
+        for one, future in (self._client.delete_acls(filters, request_timeout=ASK_WITHIN_S) if filters else {}).items():
+            try:
+                future.result(ASK_WITHIN_S + 1.0)
+            except KafkaException as error:
+                raise meaning(error_of(error), f"taking a right from {one.principal}") from error
+
     def _listed(self) -> Mapping[str, TopicMetadata]:
         try:
             return self._client.list_topics(timeout=ASK_WITHIN_S).topics
@@ -208,3 +331,39 @@ class KafkaAdmin:
 
 def _in_effect(found: Mapping[str, ConfigEntry]) -> Mapping[str, str]:
     return {name: entry.value for name, entry in found.items() if entry.value is not None}
+
+
+def _binding(right: Right) -> AclBinding:
+    return AclBinding(*_words(right))
+
+
+def _filter(right: Right) -> AclBindingFilter:
+    return AclBindingFilter(*_words(right))
+
+
+def _words(right: Right) -> tuple[ResourceType, str, ResourcePatternType, str, str, AclOperation, AclPermissionType]:
+    return (
+        _KINDS[right.kind],
+        right.name,
+        ResourcePatternType.PREFIXED if right.prefixed else ResourcePatternType.LITERAL,
+        f"{PRINCIPAL}{right.user}",
+        right.host,
+        AclOperation[right.operation],
+        AclPermissionType.ALLOW if right.allows else AclPermissionType.DENY,
+    )
+
+
+def _right(binding: AclBinding) -> Right | None:
+    kind = next((kind for kind, known in _KINDS.items() if known is binding.restype), None)
+    operation = AclOperation(binding.operation).name
+    if kind is None or operation not in Operation.__members__:
+        return None
+    return Right(
+        user=binding.principal.removeprefix(PRINCIPAL),
+        kind=kind,
+        name=binding.name,
+        operation=Operation[operation],
+        prefixed=binding.resource_pattern_type is ResourcePatternType.PREFIXED,
+        allows=binding.permission_type is AclPermissionType.ALLOW,
+        host=binding.host,
+    )

@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
-from backbone.errors import BackboneError, Fenced, SettingsError, StrangeCluster, Unavailable, WorkerEnded
+from backbone.errors import BackboneError, Fenced, Refused, SettingsError, StrangeCluster, Unavailable, WorkerEnded
+from backbone.ownership import BROKER
+from backbone.passwords import password_of
 from backbone.settings import Settings
 
 CONNECT_WITHIN_S = 10.0
@@ -37,6 +39,8 @@ REFUSALS = frozenset({
     KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
 })  # fmt: skip
 
+CHECK = "Check its password, and its rights by `backbone topics plan`"
+
 FENCES = frozenset({
     KafkaError._FENCED,
     KafkaError.PRODUCER_FENCED,
@@ -49,13 +53,17 @@ FENCES = frozenset({
 class Signs:
     """What a client says besides its answers; it speaks while it is polled.
 
+    Args:
+        user: who the client says it is.
+
     Attributes:
         refusal: why Kafka will never serve this client, if so. The client itself would go on trying, silently.
         failure: the last connection that failed since this client was made.
         fatal: the error after which this client can do nothing more.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, user: str = "") -> None:
+        self.user = user
         self.refusal: str | None = None
         self.failure: str | None = None
         self.fatal: KafkaError | None = None
@@ -85,22 +93,42 @@ class Signs:
         """End a wait that cannot end well.
 
         Raises:
-            WorkerEnded: Kafka refused this client.
+            Refused: Kafka refused this client.
         """
         if self.refusal is not None:
-            raise WorkerEnded(f"Kafka refuses this client: {self.refusal}. Check its user, its password and its rights (ACLs)")
+            raise Refused(f"Kafka refuses {self.user or 'this client'}: {self.refusal}. {CHECK}")
 
 
-def common_options(settings: Settings) -> Options:
-    """What every client is told.
+def credentials(settings: Settings, user: str) -> dict[str, str]:
+    """Where Kafka is, and how a client proves there who it is, for any client of librdkafka.
+
+    Args:
+        user: whose password is taken from the folder of the settings.
 
     Raises:
-        SettingsError: no bootstrap servers are set.
+        SettingsError: no bootstrap servers or no folder of passwords are set, or the user has no password there.
     """
     if not settings.kafka:
         raise SettingsError("KAFKA_BOOTSTRAP_SERVERS is not set: where is Kafka?")
+    if not settings.kafka_secrets:
+        raise SettingsError(
+            "KAFKA_SECRETS is not set: which folder holds a password per user of Kafka? Every client proves who it is (SASL); "
+            "a cluster that asks nobody is not used"
+        )
     return {
         "bootstrap.servers": settings.kafka,
+        "security.protocol": settings.kafka_protocol,
+        # the embedded broker knows itself from its own settings, which hold no SCRAM credentials
+        "sasl.mechanism": "PLAIN" if user == BROKER else settings.kafka_mechanism,
+        "sasl.username": user,
+        "sasl.password": password_of(settings.kafka_secrets, user),
+        **({"ssl.ca.location": settings.kafka_ca_file} if settings.kafka_ca_file else {}),
+    }
+
+
+def common_options() -> Options:
+    """What every client is told, whoever it is."""
+    return {
         "allow.auto.create.topics": False,
         "enable.metrics.push": False,
         "log_level": 6,  # the lines that tell of failed connections
@@ -179,7 +207,7 @@ def transaction_options(settings: Settings, transactional_id: str) -> Options:
 
 def kinds(settings: Settings) -> Mapping[str, tuple[type[Consumer] | type[Producer], Options]]:
     """Every kind of client that reads or writes, as `KafkaLog` makes it; names stand for those of a slot."""
-    every = common_options(settings)
+    every = {"bootstrap.servers": settings.kafka, **common_options()}
     reading, writing = reading_options(settings), writing_options(settings)
     return {
         "group member": (Consumer, {**every, **reading, **member_options(settings, "group", "slot")}),
@@ -221,9 +249,9 @@ def connect(make: Callable[..., Client], options: Options, settings: Settings, w
     Raises:
         Unavailable: nobody answers.
         StrangeCluster: another cluster answers than `settings.cluster_id`.
-        WorkerEnded: Kafka refuses the client.
+        Refused: Kafka does not let the client in.
     """
-    signs = Signs()
+    signs = Signs(str(options.get("sasl.username", "")))
     client = make({**options, "error_cb": signs.error}, logger=signs)
     deadline = time.monotonic() + within_s
     while (left := deadline - time.monotonic()) > 0:
@@ -304,7 +332,7 @@ def meaning(error: KafkaError, doing: str) -> BackboneError:
     if code in FENCES or (code == KafkaError._FATAL and "fenced by other consumer" in error.str()):
         return Fenced(f"{text}: another process took this one's place")
     if code in REFUSALS:
-        return WorkerEnded(f"Kafka refuses this client while {text}. Check its user, its password and its rights (ACLs)")
+        return Refused(f"Kafka refuses this client while {text}. {CHECK}")
     if is_passing(error) and not error.fatal():
         return Unavailable(text)
     return WorkerEnded(text)

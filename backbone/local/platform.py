@@ -9,12 +9,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from backbone.adapters.kafka_clients import credentials
 from backbone.contract import resolve_context
 from backbone.declare import Outside, Platform
 from backbone.local.processes import Announce, ProcessSpec
 from backbone.local.slots import WISH, Slots, grant, process_name, workers
 from backbone.local.stack import Stack
 from backbone.operations import topics
+from backbone.ownership import READER
 from backbone.settings import Settings
 
 HOST = "127.0.0.1"
@@ -55,6 +57,15 @@ class RunningPlatform:
         address = f"{HOST}:{self.stack.port(f'{process_name(self.gateway, (), slot)}.{kind}')}"
         return address if kind == "grpc" else f"http://{address}"
 
+    @property
+    def log(self) -> Settings:
+        """Where its log is, without the rows of anybody."""
+        return Settings.read(self.stack.state.log())
+
+    def kafka(self, user: str = READER) -> dict[str, str]:
+        """What any client of librdkafka needs to speak to its log as a user; as the one who only reads, if nobody is named."""
+        return credentials(self.log, user)
+
 
 @contextmanager
 def running(
@@ -88,7 +99,7 @@ def running(
     resolved = {context.name: resolve_context(context) for context in platform.contexts}
     with Stack(folder, [context.name for context in platform.contexts], fresh=fresh, partitions=partitions, announce=announce) as stack:
         stack.start_infrastructure()
-        announce(f"topics: {topics.apply(platform, Settings.read(stack.environment(platform.contexts[0].name)))}")
+        announce(f"topics: {topics.apply(platform, Settings.read(stack.state.log()))}")
         outside, servers = _outside(stack, platform.outside, files or {})
         given = {f"OUTSIDE_{name.upper()}": address for name, address in outside.items()} | dict(environment or {})
         answering = {

@@ -13,6 +13,7 @@ from types import FrameType, TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
+from backbone.errors import Refused, SettingsError
 from backbone.local.errors import StackError, StartError
 from backbone.local.kafka import VERSION, Kafka, answering_cluster, prepare, stored_cluster_id
 from backbone.local.locks import HeldLock, holder, try_lock
@@ -20,9 +21,12 @@ from backbone.local.ports import free_port, is_free
 from backbone.local.processes import STOP_S, Announce, ProcessSpec, Supervisor, end_leftovers
 from backbone.local.state import StackState, read_state, write_state
 from backbone.local.valkey import Valkey, is_answering
+from backbone.settings import Settings
 
 KAFKA_VARIABLE = "KAFKA_BOOTSTRAP_SERVERS"
 MEANWHILE_S = 0.3
+ACCESS_VARIABLES = ("KAFKA_SECRETS", "KAFKA_SECURITY_PROTOCOL", "KAFKA_SASL_MECHANISM", "KAFKA_CA_FILE")
+"""How clients prove to an existing Kafka who they are."""
 EXISTING_S = 10.0
 """Seconds an existing server has to answer before the stack refuses to start."""
 
@@ -91,7 +95,7 @@ class Stack:
         self.supervisor = supervisor(self.folder, announce)
 
     def environment(self, context: str) -> dict[str, str]:
-        """KAFKA_BOOTSTRAP_SERVERS, KAFKA_CLUSTER_ID, REDIS_URL and BACKBONE_PARTITIONS for a process of this context."""
+        """KAFKA_BOOTSTRAP_SERVERS, KAFKA_CLUSTER_ID, KAFKA_SECRETS, REDIS_URL, BACKBONE_PARTITIONS for a process of this context."""
         return self.state.environment(context)
 
     def port(self, name: str) -> int:
@@ -133,7 +137,9 @@ class Stack:
             kafka, valkeys = self._start_own(embedded=not bootstrap, contexts=own)
         cluster_id = kafka.cluster_id if kafka else self.state.cluster_id
         urls = {name: existing.get(name) or valkeys[name].url for name in self._valkeys}
-        self._remember(replace(self.state, cluster_id=cluster_id, kafka=kafka.bootstrap if kafka else bootstrap, redis=urls))
+        log = kafka.variables if kafka else {name: self._variables.get(name, "") for name in (KAFKA_VARIABLE, *ACCESS_VARIABLES)}
+        access = {name: log[name] for name in ACCESS_VARIABLES}
+        self._remember(replace(self.state, cluster_id=cluster_id, kafka=log[KAFKA_VARIABLE], kafka_access=access, redis=urls))
         if kafka:
             self._announce(f"Kafka {VERSION}, embedded: {kafka.bootstrap} (cluster {cluster_id}, data in {kafka.data})")
         else:
@@ -231,7 +237,7 @@ class Stack:
     def _check_existing(self, bootstrap: str, redis: Mapping[str, str]) -> None:
         known = self.state.cluster_id
         if bootstrap:
-            found = answering_cluster(bootstrap, within=EXISTING_S)
+            found = self._existing_cluster(bootstrap)
             if found is None:
                 raise StackError(
                     f"no Kafka answers at {bootstrap} within {EXISTING_S:.0f} s",
@@ -252,6 +258,18 @@ class Stack:
                     f"no Redis answers at {shown(url)} within {EXISTING_S:.0f} s",
                     f"start it, or unset {redis_variable(name)} to use an embedded one",
                 )
+
+    def _existing_cluster(self, bootstrap: str) -> str | None:
+        access = {name: self._variables.get(name, "") for name in ACCESS_VARIABLES}
+        try:
+            return answering_cluster(Settings.read({**access, KAFKA_VARIABLE: bootstrap}), within=EXISTING_S)
+        except SettingsError as error:
+            remedy = "docs/operations.md tells what an existing Kafka needs"
+            raise StackError(f"nobody can get in at {bootstrap}: {error}", remedy) from error
+        except Refused as error:
+            raise StackError(
+                str(error), f"is it the password for {bootstrap}, and does it ask for one (SASL)? One that lets everybody in is not used"
+            ) from error
 
     def _start_own(self, *, embedded: bool, contexts: Sequence[str]) -> tuple[Kafka | None, dict[str, Valkey]]:
         kafka = (

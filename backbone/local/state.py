@@ -20,6 +20,7 @@ class StackState:
     partitions: P, the one number of partitions of the platform, for ever.
     cluster_id: of the log that this folder belongs to; None before its first start.
     kafka: bootstrap address of the last run.
+    kafka_access: the variables that say how clients prove there who they are; the passwords themselves lie in the folder they name.
     redis: address per context of the last run.
     ports: every port promised to a name, kept between runs where it stays free.
     processes: those of contexts that should run.
@@ -31,6 +32,16 @@ class StackState:
     redis: Mapping[str, str] = field(default_factory=dict)
     ports: Mapping[str, int] = field(default_factory=dict)
     processes: Sequence[str] = ()
+    kafka_access: Mapping[str, str] = field(default_factory=dict)
+
+    def log(self) -> dict[str, str]:
+        """The variables by which anybody finds the log and gets in."""
+        return {
+            **self.kafka_access,
+            "KAFKA_BOOTSTRAP_SERVERS": self.kafka,
+            "KAFKA_CLUSTER_ID": self.cluster_id or "",
+            "BACKBONE_PARTITIONS": str(self.partitions),
+        }
 
     def environment(self, context: str) -> dict[str, str]:
         """The variables by which the processes of a context find their servers.
@@ -38,12 +49,7 @@ class StackState:
         Raises:
             KeyError: the stack has no Valkey of that name.
         """
-        return {
-            "KAFKA_BOOTSTRAP_SERVERS": self.kafka,
-            "KAFKA_CLUSTER_ID": self.cluster_id or "",
-            "REDIS_URL": self.redis[context],
-            "BACKBONE_PARTITIONS": str(self.partitions),
-        }
+        return {**self.log(), "REDIS_URL": self.redis[context]}
 
 
 def read_state(folder: Path) -> StackState | None:

@@ -18,14 +18,14 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from backbone import damage
 from backbone.contract import ResolvedView
 from backbone.declare import Row, View
 from backbone.errors import NotComparable, NotYet, Unavailable
 from backbone.partitioner import partition_of
-from backbone.ports import AsyncRows, Fetched, Fragment, Log, Place
+from backbone.ports import AsyncRows, Fetched, Fragment, Place
 from backbone.positions import Vector
 from backbone.stored import After, after_of, next_offset_of
 
@@ -105,6 +105,14 @@ class Question:
         return self._behind
 
 
+class Ends(Protocol):
+    """Of a log, what is needed here."""
+
+    def high_watermarks(self, places: Sequence[Place]) -> Mapping[Place, int]:
+        """Offsets after the last record of each partition."""
+        ...
+
+
 class Views:
     """The views of a process for those who ask.
 
@@ -119,7 +127,7 @@ class Views:
     def __init__(
         self,
         views: Sequence[ResolvedView],
-        log: Log,
+        log: Ends,
         rows: AsyncRows,
         partitions: int,
         *,

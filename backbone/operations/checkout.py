@@ -127,12 +127,7 @@ class Checkout:
             raise SettingsError(f"no stack was ever started in {self.folder}: start it with `backbone up`, or set KAFKA_BOOTSTRAP_SERVERS")
         if self.launcher is None:
             raise SettingsError(f"the stack in {self.folder} is stopped: start it with `backbone up`, or set KAFKA_BOOTSTRAP_SERVERS")
-        found = {
-            "KAFKA_BOOTSTRAP_SERVERS": state.kafka,
-            "KAFKA_CLUSTER_ID": state.cluster_id or "",
-            "BACKBONE_PARTITIONS": str(state.partitions),
-        }
-        return Settings.read({**self.variables, **found})
+        return Settings.read({**self.variables, **state.log()})
 
     def redis_url(self, context: str) -> str | None:
         """Where the rows of a context lie; None if nobody says."""

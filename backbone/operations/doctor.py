@@ -23,6 +23,7 @@ from backbone.local.stack import redis_variable, shown
 from backbone.local.valkey import is_answering, options_of, server_binary
 from backbone.operations import hanging, needs, topics
 from backbone.operations.checkout import Checkout
+from backbone.ownership import READER
 from backbone.settings import Settings
 from backbone.topology import topology
 
@@ -231,7 +232,7 @@ def kafka(checkout: Checkout) -> Iterator[Finding]:
         yield good("kafka", "not asked: the local stack is stopped")
         return
     settings = checkout.settings()
-    cluster = answering_cluster(settings.kafka, within=ANSWER_S)
+    cluster = answering_cluster(settings, within=ANSWER_S, user=READER)
     if cluster is None:
         yield wrong("kafka", f"nobody answers at {settings.kafka} within {ANSWER_S:.0f} s", "start it, or see logs/kafka.log")
         return

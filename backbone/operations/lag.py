@@ -11,6 +11,7 @@ from backbone.contract import ResolvedService, ResolvedView
 from backbone.errors import Unavailable
 from backbone.operations.checkout import Checkout
 from backbone.operations.scan import GLANCE_S, Scan, existing
+from backbone.ownership import READER
 from backbone.ports import Fragment, Log, Place
 from backbone.settings import Settings
 
@@ -51,7 +52,7 @@ def lag_of(
         Unavailable: Kafka does not answer.
     """
     positions: list[tuple[str, str, Place, int | None]] = []
-    admin = KafkaAdmin(settings)
+    admin = KafkaAdmin(settings, READER)
     for service in services:
         for reader, topics in _groups(service):
             committed = admin.committed(reader)

@@ -20,6 +20,7 @@ from backbone.operations.decoding import Decoder
 from backbone.operations.kept import OpenCommand, ParkedKey, Waiting, read_kept
 from backbone.operations.lag import Lag, lag_of
 from backbone.operations.scan import Progress
+from backbone.ownership import READER
 from backbone.ports import Place
 
 ANSWER_S = 2.0
@@ -129,7 +130,7 @@ def look(checkout: Checkout, progress: Progress | None = None) -> Status:
     platform = checkout.platform()
     settings = checkout.settings()
     services = [service for context in platform.contexts for service in resolve_context(context)]
-    log = KafkaLog(settings)
+    log = KafkaLog(settings, READER)
     try:
         kept = read_kept(log, services, Decoder.of(platform), settings, progress)
         answers = _answers(checkout)

@@ -10,43 +10,45 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from confluent_kafka import KafkaError
 
 from backbone.adapters.kafka import KafkaLog
 from backbone.adapters.kafka_admin import COMPACTED, KEPT_FOR_EVER, KafkaAdmin, TopicSpec
-from backbone.errors import DeclarationError, Overloaded, SettingsError, StrangeCluster, Unavailable, Unconfirmed, WorkerEnded
+from backbone.errors import DeclarationError, Overloaded, Refused, SettingsError, StrangeCluster, Unavailable, Unconfirmed, WorkerEnded
 from backbone.local.kafka import Kafka
 from backbone.local.ports import free_port
+from backbone.passwords import make_passwords, password_of
 from backbone.ports import Appender, Place
 from backbone.settings import Settings
 from backbone.testing.conformance.log import A_MOMENT_S, WITHIN_S, MakeName, MakeTopic, Member, append, poll_until, take, until
 from tests.adapters.proxy import END_TRANSACTION, Proxy
 from tests.conftest import scratch
+from tests.users import TESTER, admit_tester
 
 pytestmark = pytest.mark.integration
 
 TRANSACTION_S = 2.0
-PASSWORD = "right"
 
 
 @dataclass(frozen=True, slots=True)
 class Fragile:
-    """A broker of our own to hurt, reached directly, through a proxy, or with a password."""
+    """A broker of our own to hurt, reached directly or through a proxy."""
 
     kafka: Kafka
     proxy: Proxy
     proxy_port: int
-    password_port: int
 
     def settings(self, port: int | None = None) -> Settings:
         """Short timeouts."""
-        return Settings(
-            KAFKA_BOOTSTRAP_SERVERS=f"127.0.0.1:{port or self.kafka.port}",
-            KAFKA_CLUSTER_ID=self.kafka.cluster_id,
-            BACKBONE_TRANSACTION_TIMEOUT_S=TRANSACTION_S,
-            BACKBONE_SESSION_TIMEOUT_S=3.0,
+        return self.kafka.settings().model_copy(
+            update={
+                "kafka": f"127.0.0.1:{port or self.kafka.port}",
+                "transaction_timeout_s": TRANSACTION_S,
+                "session_timeout_s": 3.0,
+            }
         )
 
     @contextmanager
@@ -63,32 +65,22 @@ class Fragile:
 def fragile() -> Iterator[Fragile]:
     """One for this file."""
     taken: set[int] = set()
-    for _ in range(5):
+    for _ in range(4):
         taken.add(free_port(frozenset(taken)))
-    port, controller_port, behind_proxy, proxy_port, password_port = taken
-    clients = {"CLIENT": port, "PROXIED": behind_proxy, "PASSWORD": password_port}
-    advertised = {**clients, "PROXIED": proxy_port}
-    settings = {
-        "listeners": ",".join(f"{name}://127.0.0.1:{at}" for name, at in {**clients, "CONTROLLER": controller_port}.items()),
-        "advertised.listeners": ",".join(f"{name}://127.0.0.1:{at}" for name, at in advertised.items()),
-        "listener.security.protocol.map": "CLIENT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT,PASSWORD:SASL_PLAINTEXT",
-        "listener.name.password.sasl.enabled.mechanisms": "PLAIN",
-        "listener.name.password.plain.sasl.jaas.config": (
-            f'org.apache.kafka.common.security.plain.PlainLoginModule required user_orders="{PASSWORD}";'
-        ),
-    }
+    port, controller_port, behind_proxy, proxy_port = taken
     with (
         scratch("fragile") as folder,
         Proxy(proxy_port, behind_proxy) as proxy,
-        Kafka(folder, port=port, controller_port=controller_port, settings=settings) as kafka,
+        Kafka(folder, port=port, controller_port=controller_port, listeners={"PROXIED": (behind_proxy, proxy_port)}) as kafka,
     ):
-        yield Fragile(kafka, proxy, proxy_port, password_port)
+        admit_tester(kafka.admit)
+        yield Fragile(kafka, proxy, proxy_port)
 
 
 @pytest.fixture
 def log(fragile: Fragile) -> Iterator[KafkaLog]:
     """Reached directly."""
-    log = KafkaLog(fragile.settings())
+    log = KafkaLog(fragile.settings(), TESTER)
     yield log
     log.close()
 
@@ -96,7 +88,7 @@ def log(fragile: Fragile) -> Iterator[KafkaLog]:
 @pytest.fixture
 def proxied(fragile: Fragile) -> Iterator[KafkaLog]:
     """Reached through the proxy."""
-    log = KafkaLog(fragile.settings(fragile.proxy_port))
+    log = KafkaLog(fragile.settings(fragile.proxy_port), TESTER)
     yield log
     log.close()
 
@@ -181,33 +173,42 @@ def test_offsets_of_an_earlier_generation_are_refused(log: KafkaLog, topic: Make
     other.consumer.close()
 
 
-def test_a_wrong_password_ends_the_wait(fragile: Fragile) -> None:
+def test_a_wrong_password_ends_the_wait(fragile: Fragile, tmp_path: Path) -> None:
     """The client itself would try for ever; the right one is served."""
-    options = {"security.protocol": "SASL_PLAINTEXT", "sasl.mechanism": "PLAIN", "sasl.username": "orders"}
-    settings = fragile.settings(fragile.password_port)
+    (tmp_path / TESTER).write_text("wrong")
     start = time.monotonic()
-    with pytest.raises(WorkerEnded, match=r"refuses this client.*password"):
-        KafkaLog(settings, {**options, "sasl.password": "wrong"}, within_s=60.0)
+    with pytest.raises(Refused, match=rf"refuses {TESTER}.*password"):
+        KafkaLog(fragile.settings().model_copy(update={"kafka_secrets": str(tmp_path)}), TESTER, within_s=60.0)
     assert time.monotonic() - start < 30
-    KafkaLog(settings, {**options, "sasl.password": PASSWORD}).close()
+    (tmp_path / TESTER).write_text(password_of(fragile.kafka.secrets, TESTER) + "\n")
+    KafkaLog(fragile.settings().model_copy(update={"kafka_secrets": str(tmp_path)}), TESTER).close()
+
+
+def test_without_a_password_nobody_is_asked(fragile: Fragile, tmp_path: Path) -> None:
+    """The file that is missing, and the folder that is not set, are named."""
+    with pytest.raises(SettingsError, match=f"{TESTER} has no password: there is no file {tmp_path}/{TESTER}"):
+        KafkaLog(fragile.settings().model_copy(update={"kafka_secrets": str(tmp_path)}), TESTER)
+    with pytest.raises(SettingsError, match="KAFKA_SECRETS is not set"):
+        KafkaLog(fragile.settings().model_copy(update={"kafka_secrets": ""}), TESTER)
 
 
 def test_another_cluster_than_expected_is_refused(fragile: Fragile) -> None:
     """Both are named."""
     settings = fragile.settings().model_copy(update={"cluster_id": "some-other-cluster"})
     with pytest.raises(StrangeCluster, match=f"{fragile.kafka.cluster_id}.*some-other-cluster"):
-        KafkaLog(settings)
+        KafkaLog(settings, TESTER)
 
 
-def test_nobody_there_is_unavailable_and_no_address_is_a_wrong_setting() -> None:
+def test_nobody_there_is_unavailable_and_no_address_is_a_wrong_setting(tmp_path: Path) -> None:
     """Bounded, in any case."""
-    settings = Settings(KAFKA_BOOTSTRAP_SERVERS=f"127.0.0.1:{free_port()}")
+    make_passwords(tmp_path, [TESTER])
+    settings = Settings(KAFKA_BOOTSTRAP_SERVERS=f"127.0.0.1:{free_port()}", KAFKA_SECRETS=str(tmp_path))
     start = time.monotonic()
     with pytest.raises(Unavailable, match="no Kafka answers"):
-        KafkaLog(settings, within_s=1.0)
+        KafkaLog(settings, TESTER, within_s=1.0)
     assert time.monotonic() - start < 5
     with pytest.raises(SettingsError, match="KAFKA_BOOTSTRAP_SERVERS"):
-        KafkaLog(Settings())
+        KafkaLog(Settings(), TESTER)
 
 
 def test_appends_to_a_frozen_broker_are_unconfirmed_and_bounded_and_later_ones_go_on(

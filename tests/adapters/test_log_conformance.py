@@ -12,6 +12,7 @@ from backbone.adapters.memory import MemoryLog
 from backbone.settings import Settings
 from backbone.testing.conformance.log import SESSION_S, LogConformance, MakeName, MakeTopic
 from tests.conftest import Broker
+from tests.users import TESTER
 
 TRANSACTION_S = 4.0
 
@@ -49,17 +50,12 @@ class TestKafka(LogConformance):
     @pytest.fixture
     def settings(self, broker: Broker) -> Settings:
         """Short timeouts."""
-        return Settings(
-            KAFKA_BOOTSTRAP_SERVERS=broker.bootstrap,
-            KAFKA_CLUSTER_ID=broker.cluster_id,
-            BACKBONE_SESSION_TIMEOUT_S=SESSION_S,
-            BACKBONE_TRANSACTION_TIMEOUT_S=TRANSACTION_S,
-        )
+        return broker.settings().model_copy(update={"session_timeout_s": SESSION_S, "transaction_timeout_s": TRANSACTION_S})
 
     @pytest.fixture
     def log(self, settings: Settings) -> Iterator[KafkaLog]:
         """The broker's."""
-        log = KafkaLog(settings)
+        log = KafkaLog(settings, TESTER)
         yield log
         log.close()
 

@@ -17,7 +17,7 @@ from redis import Redis
 from backbone.v1.private_pb2 import StateEntry
 from laws import books, history
 from laws.entries import Place
-from laws.log import Unreadable, ends
+from laws.log import Unreadable, as_reader, ends
 from tests.checker.rules.states import OWN
 from tests.checker.rules.views import VIEWS
 from tests.checker.world import Lain, Sample, World
@@ -56,16 +56,16 @@ def world(folder: Path, recorded: Path | None = None, samples: tuple[Sample, ...
         Unreadable: the log cannot be read to its end.
     """
     known = stack(folder)
-    bootstrap = known["kafka"]
-    lain = tuple(records(bootstrap))
+    kafka = as_reader(known["kafka"], known["kafka_access"])
+    lain = tuple(records(kafka))
     deadline = time.monotonic() + DECIDED_WITHIN_S
     while at_rest and _undecided(lain) and time.monotonic() < deadline:
         time.sleep(0.5)
-        lain = tuple(records(bootstrap))
+        lain = tuple(records(kafka))
     calls, disturbed = history.read(recorded) if recorded is not None and recorded.exists() else ([], [])
     return World(
         records=lain,
-        topic_ids=topic_ids(bootstrap),
+        topic_ids=topic_ids(kafka),
         books=books.read(f"http://127.0.0.1:{known['ports']['provider']}"),
         calls=calls,
         disturbed=disturbed,
@@ -76,17 +76,17 @@ def world(folder: Path, recorded: Path | None = None, samples: tuple[Sample, ...
     )
 
 
-def records(bootstrap: str) -> Iterator[Lain]:
+def records(kafka: Mapping[str, str]) -> Iterator[Lain]:
     """Every record of every topic of the shop, each partition in its order, also what is not committed."""
-    stops = {place: end for place, end in ends(bootstrap).items() if end}
-    committed = {(topic, partition, offset) for (topic, partition), offset, *_ in _read(bootstrap, stops, "read_committed")}
-    for (topic, partition), offset, key, value, at_ms in _read(bootstrap, stops, "read_uncommitted"):
+    stops = {place: end for place, end in ends(kafka).items() if end}
+    committed = {(topic, partition, offset) for (topic, partition), offset, *_ in _read(kafka, stops, "read_committed")}
+    for (topic, partition), offset, key, value, at_ms in _read(kafka, stops, "read_uncommitted"):
         yield Lain(Place(topic, partition, offset), key, value, at_ms, (topic, partition, offset) in committed)
 
 
-def topic_ids(bootstrap: str) -> dict[str, str]:
+def topic_ids(kafka: Mapping[str, str]) -> dict[str, str]:
     """What Kafka calls each topic of the shop."""
-    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin = AdminClient(dict(kafka))
     names = [name for name in admin.list_topics(timeout=ANSWERS_WITHIN_S).topics if name.startswith(("retail.", "private."))]
     asked = admin.describe_topics(TopicCollection(names), request_timeout=ANSWERS_WITHIN_S)
     return {name: str(answer.result(ANSWERS_WITHIN_S).topic_id) for name, answer in asked.items()}
@@ -170,11 +170,11 @@ def _group(key: bytes) -> str:
     return group[: int(size)].decode()
 
 
-def _read(bootstrap: str, stops: Where, isolation: str) -> Iterator[tuple[tuple[str, int], int, bytes | None, bytes | None, int]]:
+def _read(kafka: Mapping[str, str], stops: Where, isolation: str) -> Iterator[tuple[tuple[str, int], int, bytes | None, bytes | None, int]]:
     consumer = Consumer(
         {
-            "bootstrap.servers": bootstrap,
-            "group.id": "checker",
+            **kafka,
+            "group.id": f"{kafka['sasl.username']}.checker",
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "auto.offset.reset": "earliest",

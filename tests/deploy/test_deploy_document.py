@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from backbone.operations.k8s.workloads import USERS
 from tests.deploy.dockerfile import Dockerfile
 from tests.deploy.rendered import ROOT, WORKLOADS, containers, of_kind, overlay, pod_of
 from tests.docs.blocks import blocks
@@ -40,7 +41,8 @@ def test_what_it_applies_and_names_exists() -> None:
     secrets = {
         volume["secret"]["secretName"] for one in of_kind(manifests, *WORKLOADS) for volume in pod_of(one)["volumes"] if "secret" in volume
     }
-    assert set(re.findall(r"create secret generic ([\w-]+)", SHELL)) == secrets
+    assert {*re.findall(r"create secret generic ([\w-]+)", SHELL), USERS} == secrets
+    assert "backbone k8s secrets | kubectl create -f -" in SHELL
 
 
 def test_development_fits_two_cores_and_six_gibibytes_and_is_as_large_as_it_says() -> None:

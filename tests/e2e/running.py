@@ -58,9 +58,9 @@ class Shop:
     history: Recorder = field(default_factory=Recorder)
 
     @property
-    def kafka(self) -> str:
-        """Bootstrap servers of its log."""
-        return self.here.stack.state.kafka
+    def kafka(self) -> dict[str, str]:
+        """How its log is read."""
+        return self.here.kafka()
 
     def customer(self, name: str = "") -> Customer:
         """A customer at its door."""
@@ -155,7 +155,7 @@ class Shop:
         return sum(value is not None for value in last.values())
 
     def _ends(self, prefixes: tuple[str, ...], isolation: IsolationLevel) -> dict[tuple[str, int], int]:
-        admin = AdminClient({"bootstrap.servers": self.kafka})
+        admin = AdminClient({**self.kafka})
         topics = admin.list_topics(timeout=10).topics
         latest: OffsetSpec = LatestSpec()  # type: ignore[no-untyped-call]
         asked: dict[TopicPartition, OffsetSpec] = {

@@ -28,9 +28,9 @@ from retail.payments.views.v1.risk_pb2_grpc import RiskViewServiceStub
 from backbone.adapters.kafka import KafkaLog
 from backbone.contract import primary_of
 from backbone.envelope import Undecodable, UnknownEvent, decode
+from backbone.ownership import READER
 from backbone.ports import Place
 from backbone.positions import AT_LEAST, POSITION, encode
-from backbone.settings import Settings
 from backbone.tokens import key_of, sign, verify
 from gateway import ids
 from tests.e2e.client import order_of
@@ -88,7 +88,7 @@ class Payments:
 @contextmanager
 def listening(shop: Shop) -> Iterator[Payments]:
     """Hear what payments says from now on."""
-    log = KafkaLog(Settings.read(shop.here.stack.environment("payments")))
+    log = KafkaLog(shop.here.log, READER)
     topic = primary_of(PaymentAuthorized)
     places = [(topic.name, number) for number in range(shop.here.stack.state.partitions)]
     consumer = log.consumer(log.high_watermarks(places))

@@ -142,9 +142,9 @@ def _request(order_id: str, customer: str) -> bytes:
 
 
 def _append(shop: Shop, partition: int, records: list[tuple[bytes | None, bytes | None]]) -> list[int]:
-    """Write records as somebody who keeps no rules, and give their offsets."""
+    """Write records as a gateway that keeps no rules, and give their offsets."""
     offsets: list[int] = []
-    producer = Producer({"bootstrap.servers": shop.kafka, "enable.idempotence": True})
+    producer = Producer({**shop.here.kafka("gateway.door"), "enable.idempotence": True})
     for key, value in records:
         producer.produce(
             REQUESTS, key=key, value=value, partition=partition, on_delivery=lambda _, told: offsets.append(told.offset() or 0)

@@ -16,7 +16,7 @@ from backbone.adapters.kafka import KafkaLog
 from backbone.contract import ResolvedView, resolve_context
 from backbone.envelope import decode, moment_of_ms
 from backbone.loops.folding import RowTable
-from backbone.settings import Settings
+from backbone.ownership import READER
 from backbone.stored import Lineage
 from demo.placing import Progress, place_all
 from demo.purchases import Purchase
@@ -152,7 +152,7 @@ def in_parallel(works: Sequence[Callable[[], None]]) -> None:
 
 def different_rows(up: Shop) -> list[str]:
     """Rows in Redis that differ from a fresh fold of the log, missing and superfluous ones among them."""
-    log = KafkaLog(Settings.read(up.here.stack.environment("ordering")))
+    log = KafkaLog(up.here.log, READER)
     try:
         return [
             f"{view.name}/{partition}: {key}"

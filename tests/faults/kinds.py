@@ -21,6 +21,7 @@ from retail.gateway.v1.order_request_pb2 import OrderRequestEvent
 from retail.payments.v1.payment_pb2 import PaymentEvent, PaymentVoided
 
 from backbone.local.ports import free_port
+from backbone.ownership import BROKER
 from backbone.v1.meta_pb2 import Meta
 from tests.adapters.proxy import END_TRANSACTION, Proxy
 from tests.checker.rules.views import VIEWS
@@ -296,7 +297,7 @@ def garbage(at: Field) -> str | None:
     topics = ("retail.gateway.order-requests.v1", "retail.ordering.orders.v1", "retail.fulfilment.stock-by-order.v1")
     partitions = at.shop.here.stack.state.partitions
     written: list[int] = []
-    producer = Producer({"bootstrap.servers": at.shop.kafka, "enable.idempotence": True})
+    producer = Producer({**at.shop.here.kafka(BROKER), "enable.idempotence": True})
     for key, value in strange(at.lot):
         topic, partition = at.lot.choice(topics), at.lot.randrange(partitions)
         producer.produce(topic, key=key, value=value, partition=partition, on_delivery=lambda error, _: written.append(error is None))
@@ -333,7 +334,7 @@ def repeated(at: Field) -> str | None:
     topic = "retail.gateway.order-requests.v1"
     found = [entry for entry in at.shop.entries() if entry.place.topic == topic and entry.event is not None]
     again = at.lot.sample(found, min(10, len(found)))
-    producer = Producer({"bootstrap.servers": at.shop.kafka})
+    producer = Producer(at.shop.here.kafka("gateway.door"))
     for entry in again:
         producer.produce(topic, key=entry.key, value=entry.value, partition=entry.place.partition)
     return f"{len(again)} requests lie there twice" if not producer.flush(10.0) and again else None
@@ -394,7 +395,7 @@ def offsets_deleted(at: Field) -> str | None:
     """A decider's group offsets are deleted while its process is down."""
     group, process = {"ordering": "ordering.orders", "payments": "payments.payments", "fulfilment": "fulfilment.stock"}, ""
     process = at.lot.choice(list(group))
-    admin = AdminClient({"bootstrap.servers": at.shop.kafka})
+    admin = AdminClient({**at.shop.here.kafka(BROKER)})
     with at.shop.stopped(process):
         deleted = 0
         until = time.monotonic() + SESSION_S + LOOKS_S

@@ -38,6 +38,7 @@ from backbone.local.ports import free_port
 from backbone.local.processes import Process, ProcessSpec
 from backbone.local.valkey import Valkey
 from backbone.operations import topics
+from backbone.ownership import BROKER
 from backbone.settings import Settings
 from contexts.ordering.context import ordering
 from gateway.context import gateway
@@ -108,8 +109,7 @@ def scene() -> Iterator[Scene]:
     with scratch("gateway") as folder, Kafka(folder) as kafka, Valkey(folder) as valkey:
         ports = {name: free_port() for name in ("grpc", "http", "health")}
         environment = {
-            "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap,
-            "KAFKA_CLUSTER_ID": kafka.cluster_id,
+            **kafka.variables,
             "REDIS_URL": valkey.url,
             "GRPC_PORT": str(ports["grpc"]),
             "HTTP_PORT": str(ports["http"]),
@@ -121,7 +121,7 @@ def scene() -> Iterator[Scene]:
         }
         settings = Settings.read(environment)
         topics.apply(Platform(ordering, gateway=gateway), settings)
-        log = KafkaLog(settings)
+        log = KafkaLog(settings, BROKER)
         door = Process(
             ProcessSpec(
                 "gateway",

@@ -25,29 +25,29 @@ STATE = "private.payments.payments.state"
 
 
 @pytest.fixture(scope="module")
-def own() -> Iterator[str]:
-    """Bootstrap servers of a log that holds these tests only."""
+def own() -> Iterator[dict[str, str]]:
+    """How to reach a log that holds these tests only."""
     with scratch("laws") as folder, Kafka(folder) as broker:
-        yield broker.bootstrap
+        yield broker.credentials()
 
 
-def make(bootstrap: str, *topics: str) -> None:
+def make(kafka: dict[str, str], *topics: str) -> None:
     """Topics of two partitions."""
-    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin = AdminClient({**kafka})
     for made in admin.create_topics([NewTopic(topic, 2, 1) for topic in topics]).values():
         made.result(20.0)
 
 
-def drop(bootstrap: str, *topics: str) -> None:
+def drop(kafka: dict[str, str], *topics: str) -> None:
     """Leave no topic behind."""
-    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin = AdminClient({**kafka})
     for dropped in admin.delete_topics(list(topics)).values():
         dropped.result(20.0)
 
 
-def transactional(bootstrap: str, name: str) -> Producer:
+def transactional(kafka: dict[str, str], name: str) -> Producer:
     """A transactional producer."""
-    producer = Producer({"bootstrap.servers": bootstrap, "transactional.id": name, "retry.backoff.ms": 1})
+    producer = Producer({**kafka, "transactional.id": name, "retry.backoff.ms": 1})
     producer.init_transactions(20.0)
     return producer
 
@@ -58,7 +58,7 @@ def paid(order_id: str) -> bytes:
     return wrapped(primary_of(event), event, Meta(id=f"id-of-{order_id}", writer="ordering.orders", sequence=1))
 
 
-def test_what_was_aborted_is_not_read_and_an_end_of_markers_is_an_end(own: str) -> None:
+def test_what_was_aborted_is_not_read_and_an_end_of_markers_is_an_end(own: dict[str, str]) -> None:
     """Committed records of all partitions, though the last offsets are an aborted record and markers."""
     make(own, ORDERS)
     try:
@@ -80,7 +80,7 @@ def test_what_was_aborted_is_not_read_and_an_end_of_markers_is_an_end(own: str) 
         drop(own, ORDERS)
 
 
-def test_an_open_transaction_below_the_end_is_said_and_not_read_over(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_open_transaction_below_the_end_is_said_and_not_read_over(own: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Or the laws would hold of half a log."""
     monkeypatch.setattr(log, "STALLS_AFTER_S", 1.0)
     make(own, ORDERS)
@@ -96,11 +96,11 @@ def test_an_open_transaction_below_the_end_is_said_and_not_read_over(own: str, m
         drop(own, ORDERS)
 
 
-def test_of_private_topics_only_what_causes_and_what_is_open_is_read(own: str) -> None:
+def test_of_private_topics_only_what_causes_and_what_is_open_is_read(own: dict[str, str]) -> None:
     """Commands with their meta, and their tombstones; states are nobody's business."""
     make(own, COMMANDS, STATE)
     try:
-        producer = Producer({"bootstrap.servers": own})
+        producer = Producer(own)
         for topic, key, value in a_lawful_history().private[:3]:
             producer.produce(COMMANDS if "command" in topic else STATE, key=key, value=value, partition=0)
         assert producer.flush(10.0) == 0
@@ -113,7 +113,7 @@ def test_of_private_topics_only_what_causes_and_what_is_open_is_read(own: str) -
         drop(own, COMMANDS, STATE)
 
 
-def test_a_topic_without_a_contract_is_refused(own: str) -> None:
+def test_a_topic_without_a_contract_is_refused(own: dict[str, str]) -> None:
     """A law that does not look everywhere must not say that it holds."""
     make(own, "retail.ordering.unheard-of.v1")
     try:
@@ -127,7 +127,7 @@ def test_a_log_that_does_not_answer_is_said(monkeypatch: pytest.MonkeyPatch) -> 
     """Bounded, and by name."""
     monkeypatch.setattr(log, "ANSWERS_WITHIN_S", 0.5)
     with pytest.raises(log.Unreadable, match=r"127.0.0.1:9 "):
-        list(log.read("127.0.0.1:9"))
+        list(log.read({"bootstrap.servers": "127.0.0.1:9"}))
 
 
 def test_every_wrapper_of_the_shop_is_known() -> None:

@@ -46,7 +46,7 @@ def test_a_broker_killed_in_the_middle_of_transactions_leaves_none_open_for_ever
     """They time out one after the other while it comes back: if it believed it still led, it would drop the markers of most."""
     often = {"transaction.abort.timed.out.transaction.cleanup.interval.ms": "50"}
     with scratch("fencing") as folder, Kafka(folder, settings=often) as kafka:
-        admin = AdminClient({"bootstrap.servers": kafka.bootstrap, "log_level": 0})
+        admin = AdminClient({**kafka.credentials(), "log_level": 0})
         topics = [f"topic-{number}" for number in range(20)]
         for made in admin.create_topics([NewTopic(topic, 4, 1) for topic in topics]).values():
             made.result(30)
@@ -70,7 +70,7 @@ def test_a_broker_killed_in_the_middle_of_transactions_leaves_none_open_for_ever
 def _producer(kafka: Kafka, number: int) -> Producer:
     timeout_ms = 2_000 + 100 * number
     told: Mapping[str, str | int] = {
-        "bootstrap.servers": kafka.bootstrap,
+        **kafka.credentials(),
         "transactional.id": f"open-{number}",
         "transaction.timeout.ms": timeout_ms,
         "message.timeout.ms": timeout_ms,

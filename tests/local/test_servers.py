@@ -24,18 +24,18 @@ pytestmark = pytest.mark.integration
 def topic(broker: Broker, unique: Callable[[str], str]) -> Iterator[str]:
     """A topic of two partitions, deleted afterwards."""
     name = unique("local.servers")
-    admin = AdminClient({"bootstrap.servers": broker.bootstrap})
+    admin = AdminClient({**broker.credentials()})
     admin.create_topics([NewTopic(name, num_partitions=2, replication_factor=1)])[name].result(timeout=20)
     yield name
     admin.delete_topics([name])[name].result(timeout=20)
 
 
 def test_a_broker_answers_as_its_own_cluster(broker: Broker) -> None:
-    assert answering_cluster(broker.bootstrap, within=10.0) == broker.cluster_id
+    assert answering_cluster(broker.settings(), within=10.0) == broker.cluster_id
 
 
 def test_a_transaction_is_read_back_with_the_time_of_appending(broker: Broker, topic: str) -> None:
-    producer = Producer({"bootstrap.servers": broker.bootstrap, "transactional.id": topic})
+    producer = Producer({**broker.credentials(), "transactional.id": topic})
     producer.init_transactions(20)
     producer.begin_transaction()
     producer.produce(topic, b"value", b"key", partition=1, timestamp=1)
@@ -43,7 +43,7 @@ def test_a_transaction_is_read_back_with_the_time_of_appending(broker: Broker, t
 
     consumer = Consumer(
         {
-            "bootstrap.servers": broker.bootstrap,
+            **broker.credentials(),
             "group.id": topic,
             "auto.offset.reset": "earliest",
             "isolation.level": "read_committed",
@@ -75,7 +75,7 @@ def test_a_transaction_is_read_back_with_the_time_of_appending(broker: Broker, t
 )
 def test_a_broker_runs_with_our_settings(broker: Broker, setting: str, value: str) -> None:
     resource = ConfigResource(ResourceType.BROKER, "1")
-    admin = AdminClient({"bootstrap.servers": broker.bootstrap})
+    admin = AdminClient({**broker.credentials()})
     answer = admin.describe_configs([resource])[resource].result(20)
     assert answer[setting].value == value
 

@@ -19,14 +19,17 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from redis import Redis
 
+from backbone.adapters.kafka_clients import credentials
 from backbone.local import stack as stack_module
 from backbone.local.errors import LocalError, StackError
 from backbone.local.kafka import Kafka, answering_cluster
 from backbone.local.locks import holder
 from backbone.local.processes import ProcessSpec, Supervisor, recorded
 from backbone.local.stack import Stack
-from backbone.local.state import read_state
+from backbone.local.state import StackState, read_state
 from backbone.local.valkey import Valkey, is_answering
+from backbone.ownership import BROKER
+from backbone.settings import Settings
 from tests.local.waiting import wait_until
 
 pytestmark = pytest.mark.integration
@@ -47,7 +50,7 @@ def make(kafka: Kafka, tmp_path: Path, said: list[str]) -> Callable[..., Stack]:
     """Makes a stack on the broker of this run, so that it is up in a blink."""
 
     def make(folder: str = "stack", valkeys: tuple[str, ...] = ("ordering",), **fields: object) -> Stack:
-        variables = {"KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap}
+        variables = kafka.variables
         settings: dict[str, object] = {"announce": said.append, "variables": variables, **fields}
         return Stack(tmp_path / folder, valkeys, **settings)  # type: ignore[arg-type] # fields of a stack
 
@@ -119,19 +122,24 @@ def launch(tmp_path: Path) -> Iterator[Callable[..., Launcher]]:
     wait_until(lambda: not any(launcher.remaining() for launcher in launchers), 15, "all their processes are gone")
 
 
-def put(bootstrap: str, topic: str, value: bytes) -> None:
+def as_broker(state: StackState) -> dict[str, str]:
+    """A client to whom everything is allowed."""
+    return credentials(Settings.read(state.log()), BROKER)
+
+
+def put(state: StackState, topic: str, value: bytes) -> None:
     """Appends one record to a topic of one partition, made if missing."""
-    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin = AdminClient({**as_broker(state)})
     if topic not in admin.list_topics(timeout=20).topics:
         admin.create_topics([NewTopic(topic, num_partitions=1, replication_factor=1)])[topic].result(timeout=20)
-    producer = Producer({"bootstrap.servers": bootstrap, "acks": "all"})
+    producer = Producer({**as_broker(state), "acks": "all"})
     producer.produce(topic, value)
     assert producer.flush(20) == 0
 
 
-def values(bootstrap: str, topic: str) -> list[bytes]:
+def values(state: StackState, topic: str) -> list[bytes]:
     """All records of a topic of one partition."""
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "reader", "auto.offset.reset": "earliest"})
+    consumer = Consumer({**as_broker(state), "group.id": "reader", "auto.offset.reset": "earliest"})
     try:
         _, end = consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=20)
         consumer.assign([TopicPartition(topic, 0, 0)])
@@ -161,7 +169,7 @@ def test_a_stack_keeps_its_log_and_rows_when_everything_was_killed(
     launcher.await_up()
     state = read_state(launcher.folder)
     assert state is not None
-    put(state.kafka, "log", b"before")
+    put(state, "log", b"before")
     with Redis.from_url(state.redis["ordering"]) as client:
         client.set("row", "before")
     for name in ("kafka", "valkey.ordering"):
@@ -171,8 +179,8 @@ def test_a_stack_keeps_its_log_and_rows_when_everything_was_killed(
     with Stack(launcher.folder, ("ordering",), announce=said.append, variables={}) as stack:
         stack.start_infrastructure()
         assert stack.state == state, "cluster, partitions and ports are as they were"
-        put(stack.state.kafka, "log", b"after")
-        assert values(stack.state.kafka, "log") == [b"before", b"after"]
+        put(stack.state, "log", b"after")
+        assert values(stack.state, "log") == [b"before", b"after"]
         with Redis.from_url(state.redis["ordering"]) as client:
             assert client.get("row") == b"before"
 
@@ -193,19 +201,19 @@ def test_a_new_launcher_ends_what_a_killed_one_left(launch: Callable[..., Launch
 def test_two_stacks_run_side_by_side(kafka: Kafka, tmp_path: Path, said: list[str]) -> None:
     with Stack(tmp_path / "other", ("ordering",), announce=said.append, variables={}) as other:
         other.start_infrastructure()
-        assert answering_cluster(other.state.kafka, 10) == other.state.cluster_id != kafka.cluster_id
-        assert answering_cluster(kafka.bootstrap, 10) == kafka.cluster_id
+        assert answering_cluster(Settings.read(other.state.log()), 10) == other.state.cluster_id != kafka.cluster_id
+        assert answering_cluster(kafka.settings(), 10) == kafka.cluster_id
         assert said[0].startswith(f"Kafka 4.4.0, embedded: {other.state.kafka} (cluster {other.state.cluster_id}, data in")
 
 
 def test_a_killed_broker_is_back_in_its_slot_on_the_same_port(tmp_path: Path, said: list[str]) -> None:
     with Stack(tmp_path / "stack", (), announce=said.append, variables={}) as stack:
         stack.start_infrastructure()
-        put(stack.state.kafka, "log", b"before")
+        put(stack.state, "log", b"before")
         stack.supervisor.processes["kafka"].kill()
         wait_until(lambda: stack.supervisor.restarts("kafka") == 1, 10, "the slot is filled again")
-        assert answering_cluster(stack.state.kafka, within=30.0) == stack.state.cluster_id
-        assert values(stack.state.kafka, "log") == [b"before"]
+        assert answering_cluster(Settings.read(stack.state.log()), within=30.0) == stack.state.cluster_id
+        assert values(stack.state, "log") == [b"before"]
 
 
 def test_an_interrupted_healthy_stack_ends_within_10_s(launch: Callable[..., Launcher]) -> None:
@@ -320,12 +328,11 @@ def test_the_views_of_one_log_are_not_used_with_another(make: Callable[..., Stac
 
 
 def test_existing_servers_are_used_and_said(make: Callable[..., Stack], kafka: Kafka, valkey: Valkey, said: list[str]) -> None:
-    variables = {"KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap, "ORDERING_REDIS_URL": valkey.url}
+    variables = {**kafka.variables, "ORDERING_REDIS_URL": valkey.url}
     with make(valkeys=("ordering", "payments"), variables=variables) as stack:
         stack.start_infrastructure()
         assert stack.environment("ordering") == {
-            "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap,
-            "KAFKA_CLUSTER_ID": kafka.cluster_id,
+            **kafka.variables,
             "REDIS_URL": valkey.url,
             "BACKBONE_PARTITIONS": "4",
         }

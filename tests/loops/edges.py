@@ -26,6 +26,7 @@ from backbone.ports import Consumer, Log, Place, Producer, Record
 from backbone.settings import Settings
 from backbone.v1.meta_pb2 import Meta, Position
 from backbone.v1.private_pb2 import Quarantined
+from tests.users import TESTER
 
 PARTITIONS = 2
 WITHIN_S = 30.0
@@ -53,7 +54,7 @@ class Ground:
 
     def log(self) -> KafkaLog | MemoryLog:
         """The log, as one more process sees it."""
-        return self.memory or KafkaLog(self.settings)
+        return self.memory or KafkaLog(self.settings, TESTER)
 
     def make(self, *specs: TopicSpec) -> None:
         """Make topics."""
@@ -98,8 +99,7 @@ def on_kafka(kafka: Kafka, unique: Callable[[str], str]) -> Ground:
     """The broker of this run."""
     settings = Settings.read(
         {
-            "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap,
-            "KAFKA_CLUSTER_ID": kafka.cluster_id,
+            **kafka.variables,
             "BACKBONE_PARTITIONS": str(PARTITIONS),
             "BACKBONE_BUILD": "test",
         }

@@ -127,7 +127,7 @@ from contexts.fulfilment.context import fulfilment
 log = MemoryLog()
 for topic in topology(fulfilment).topics:
     log.create_topic(topic.name, 4)
-run.KafkaLog = lambda _: log
+run.KafkaLog = lambda *_: log
 own_thread.HANGS_S, own_thread.LAST_S, run.END_S = 1.0, 1.0, 3.0
 MemoryProducer.commit = lambda _: threading.Event().wait()
 if sys.argv[1] == "leaving":

@@ -20,6 +20,7 @@ from backbone.contract import ResolvedService, resolve
 from backbone.envelope import decode, encode, root_meta
 from backbone.local.kafka import Kafka, prepare
 from backbone.loops.decide import Decide
+from backbone.ownership import BROKER
 from backbone.ports import Record
 from backbone.settings import Settings
 from backbone.v1.private_pb2 import QUARANTINE_REASON_UNKNOWN_EVENT, Quarantined, Release
@@ -120,11 +121,9 @@ def two() -> Iterator[Two]:
     for_ever = [*public, *(newer.private(purpose) for purpose in ("quarantine", "releases"))]
     specs = [TopicSpec(name, PARTITIONS, KEPT_FOR_EVER) for name in for_ever]
     with scratch("builds") as folder, Kafka(folder) as kafka:
-        settings = Settings.read(
-            {"KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap, "KAFKA_CLUSTER_ID": kafka.cluster_id, "BACKBONE_PARTITIONS": str(PARTITIONS)}
-        )
+        settings = Settings.read({**kafka.variables, "BACKBONE_PARTITIONS": str(PARTITIONS)})
         KafkaAdmin(settings).create_topics([*specs, TopicSpec(newer.private("state"), PARTITIONS, COMPACTED)])
-        log = KafkaLog(settings)
+        log = KafkaLog(settings, BROKER)
         yield Two(log, settings, newer, older(newer, OrderCancelled))
         log.close()
 

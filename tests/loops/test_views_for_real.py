@@ -25,10 +25,10 @@ from backbone.loops.project import Project
 from backbone.loops.serve import Views
 from backbone.partitioner import partition_of
 from backbone.ports import Change, Fragment, Place
-from backbone.settings import Settings
 from backbone.v1.private_pb2 import QUARANTINE_REASON_UNDECODABLE
 from tests.examples import payment_authorized
 from tests.loops.histories import PARTITIONS, Shown, customers, shown
+from tests.users import TESTER
 
 pytestmark = pytest.mark.integration
 
@@ -36,8 +36,8 @@ pytestmark = pytest.mark.integration
 @pytest.fixture
 def here(kafka: Kafka, unique: Callable[[str], str]) -> Iterator[Shown]:
     """The view on topics of its own."""
-    settings = Settings.read({"KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap, "KAFKA_CLUSTER_ID": kafka.cluster_id})
-    log = KafkaLog(settings)
+    settings = kafka.settings()
+    log = KafkaLog(settings, TESTER)
 
     def make(names: Sequence[str]) -> None:
         KafkaAdmin(settings).create_topics([TopicSpec(name, PARTITIONS, KEPT_FOR_EVER) for name in names])
@@ -139,7 +139,7 @@ def test_a_zombie_changes_nothing(here: Shown, valkey: Valkey) -> None:
     with projecting(here.project(slow, batch=3)) as zombie:
         assert slow.reached.wait(30)
         # A worker of another group stands for one that got the partitions while this one hung.
-        successor = Project(here.service, here.view, _Apart(here.settings), rows, here.settings)
+        successor = Project(here.service, here.view, _Apart(here.settings, TESTER), rows, here.settings)
         here.fold(successor, rows)
         successor.close()
         left = here.stored(rows), here.watermarks(rows)

@@ -17,6 +17,7 @@ from backbone.local.kafka import Kafka
 from backbone.local.locks import try_lock
 from backbone.local.state import StackState, write_state
 from backbone.operations import topics
+from backbone.ownership import BROKER
 from backbone.settings import Settings
 from shop import shop
 from tests import examples
@@ -134,10 +135,10 @@ class TestClean:
 def variables() -> Iterator[dict[str, str]]:
     """A broker of our own with the topics of the shop, two orders and a quarantined record on it."""
     with scratch("cli") as folder, Kafka(folder) as broker:
-        found = {"KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap, "KAFKA_CLUSTER_ID": broker.cluster_id, "BACKBONE_PARTITIONS": "4"}
+        found = {**broker.variables, "BACKBONE_PARTITIONS": "4"}
         settings = Settings.read(found)
         topics.apply(shop, settings)
-        log = KafkaLog(settings)
+        log = KafkaLog(settings, BROKER)
         producer = log.producer("narrator")
         narrator = Narrator()
         for order in ("order-1", "order-2"):

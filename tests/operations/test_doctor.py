@@ -15,6 +15,8 @@ from backbone.local.state import StackState, write_state
 from backbone.operations import doctor
 from backbone.operations.checkout import Checkout, find_checkout
 from backbone.operations.doctor import Finding, Verdict
+from backbone.ownership import READER
+from backbone.passwords import make_passwords
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -95,7 +97,8 @@ def test_a_worker_that_does_not_run_beside_the_others_is_wrong(tmp_path: Path, m
 
 def test_a_kafka_that_does_not_answer_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "ANSWER_S", 0.3)
-    finding = only(list(doctor.kafka(checkout(tmp_path, KAFKA_BOOTSTRAP_SERVERS=f"127.0.0.1:{free_port()}"))))
+    make_passwords(tmp_path, [READER])
+    finding = only(list(doctor.kafka(checkout(tmp_path, KAFKA_BOOTSTRAP_SERVERS=f"127.0.0.1:{free_port()}", KAFKA_SECRETS=str(tmp_path)))))
     assert finding.verdict is Verdict.WRONG
     assert "nobody answers" in finding.found
 

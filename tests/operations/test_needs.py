@@ -28,8 +28,10 @@ from backbone.operations import doctor, needs, topics
 from backbone.operations.checkout import Checkout, find_checkout
 from backbone.operations.doctor import Finding, Verdict
 from backbone.operations.needs import Of
+from backbone.ownership import BROKER
 from backbone.settings import Settings
 from backbone.topology import Kept
+from tests.conftest import scratch
 from tests.local.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,9 +40,16 @@ STATE = "private.ordering.orders.state"
 
 
 @pytest.fixture(scope="module")
+def kafka() -> Iterator[Kafka]:
+    """A broker of our own: nobody has rights on it that nobody declared."""
+    with scratch("needs") as folder, Kafka(folder) as broker:
+        yield broker
+
+
+@pytest.fixture(scope="module")
 def checkout(kafka: Kafka, valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     """The shop on the servers of this run."""
-    variables = {"KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap, "KAFKA_CLUSTER_ID": kafka.cluster_id}
+    variables = kafka.variables
     variables |= {f"{name}_REDIS_URL": valkey.url for name in ("ORDERING", "PAYMENTS", "FULFILMENT", "GATEWAY")}
     found = find_checkout(tmp_path_factory.mktemp("doctor"), start=ROOT, variables=variables)
     topics.apply(found.platform(), found.settings())
@@ -64,7 +73,7 @@ def missed(findings: Iterator[Finding]) -> list[tuple[str, str]]:
 @contextmanager
 def altered(kafka: Kafka, kind: ResourceType, name: str, option: str, value: str) -> Iterator[None]:
     """Another value, for a while."""
-    admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
+    admin = AdminClient({**kafka.credentials()})
 
     def now() -> str | None:
         (asked,) = admin.describe_configs([ConfigResource(kind, name)]).values()
@@ -186,8 +195,8 @@ def test_the_clients_that_are_looked_at_are_those_that_the_log_makes(
         return kafka_clients.connect(make, options, *more)
 
     monkeypatch.setattr(kafka_adapter, "connect", noting)
-    settings = Settings(KAFKA_BOOTSTRAP_SERVERS=kafka.bootstrap, KAFKA_CLUSTER_ID=kafka.cluster_id)
-    log = KafkaLog(settings)
+    settings = kafka.settings()
+    log = KafkaLog(settings, BROKER)
     ours: list[Any] = [
         log.group_consumer(unique("group"), "slot", [unique("topic")], lambda _: {}, lambda _: None),
         log.consumer({}),
@@ -197,6 +206,7 @@ def test_the_clients_that_are_looked_at_are_those_that_the_log_makes(
     for one in (*ours, log):
         one.close()
     named = {"group.id", "group.instance.id", "transactional.id", "delivery.timeout.ms", "queue.buffering.max.messages"}
+    named |= set(kafka.credentials())
     looked_at = [options for _, options in kafka_clients.kinds(settings).values()]
     assert [{k: v for k, v in options.items() if k not in named} for options in made[1:]] == [
         {k: v for k, v in options.items() if k not in named} for options in looked_at

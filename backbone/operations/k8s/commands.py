@@ -40,6 +40,20 @@ def render(checkout: Checkout, folder: Path | None, check: bool) -> None:
 
 
 @k8s.command()
+@click.pass_obj
+def secrets(checkout: Checkout) -> None:
+    """Print a secret per namespace with new passwords for the users of Kafka, for `kubectl create -f -`: once per cluster.
+
+    They are kept nowhere else.
+    """
+    from backbone.operations.k8s import render as operation
+
+    if sys.stdout.isatty():
+        raise click.UsageError("passwords do not belong on a screen: pipe them into `kubectl create -f -`")
+    click.echo(operation.secrets(checkout.platform()), nl=False)
+
+
+@k8s.command()
 @click.argument("references", nargs=-1, required=True, metavar="NAME=REGISTRY/NAME@DIGEST...")
 @click.option("--to", "folder", type=click.Path(path_type=Path), help=f"The overlay's folder of images [{PINNED} in the checkout].")
 @click.pass_obj

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from secrets import token_urlsafe
 from typing import Any
 
 import yaml
@@ -14,7 +15,9 @@ from backbone.operations.k8s import workloads
 from backbone.operations.k8s.edges import KAFKA, OUTSIDE, PROVISIONING, network_edges
 from backbone.operations.k8s.manifests import HEADER, Manifest, as_yaml, namespace
 from backbone.operations.k8s.policies import policies
-from backbone.topology import topology
+from backbone.ownership import BROKER, CONTROLLER, rights, users
+from backbone.passwords import BYTES
+from backbone.topology import Topology, topology
 
 READING = {
     "kind": "(StatefulSet|Deployment|Job)",
@@ -47,7 +50,7 @@ def render(platform: Platform, system: str, package: str = "") -> Files:
         "tools.yaml": as_yaml([workloads.tools(system)]),
     })  # fmt: skip
     files |= _outside(platform, system) | _live(platform, system)
-    return files | _valkeys(platform, system) | _valkey_users(platform) | _kafka(system)
+    return files | _valkeys(platform, system) | _valkey_users(platform) | _kafka(system) | _kafka_users(of, system)
 
 
 def write(files: Mapping[str, str], folder: Path) -> list[str]:
@@ -123,6 +126,22 @@ def _kafka(system: str) -> Files:
         "broker.yaml": as_yaml(workloads.kafka(system, VERSION)),
     }
     return _folder("kafka", manifests, more, component=True) | {"kafka/server.properties": HEADER + workloads.broker_settings(SETTINGS)}
+
+
+def _kafka_users(of: Topology, system: str) -> Files:
+    every = rights(of)
+    manifests = [workloads.kafka_user(user, [right for right in every if right.user == user], system) for user in users(of)]
+    return _folder("kafka-users", {"users.yaml": as_yaml(manifests)})
+
+
+def secrets(platform: Platform) -> str:
+    """A new password for every user of Kafka, as a secret in each namespace with those that are needed there."""
+    of = topology(platform)
+    words = {user: token_urlsafe(BYTES) for user in (BROKER, CONTROLLER, *users(of))}
+    needed: dict[str, list[str]] = {KAFKA.namespace: list(words), PROVISIONING.namespace: [BROKER, *users(of)]}
+    for service in of.services:
+        needed.setdefault(service.partition(".")[0], []).append(service)
+    return as_yaml([workloads.secret_of_users(namespace, of_it, words.__getitem__) for namespace, of_it in needed.items()])
 
 
 def _live(platform: Platform, system: str) -> Files:

@@ -6,9 +6,10 @@ from __future__ import annotations
 import base64
 import math
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from backbone.declare import Outside, Platform
+from backbone.local.kafka import security
 from backbone.operations.k8s.edges import (
     GRPC_PORT,
     HEALTH_PORT,
@@ -36,6 +37,7 @@ from backbone.operations.k8s.manifests import (
     resources,
     selected,
 )
+from backbone.ownership import Kind, Operation, Right
 from backbone.run import STOP_S
 from backbone.settings import Settings
 
@@ -65,6 +67,11 @@ OUTSIDE_FILES = "/srv/files"
 """Where the image `outside` has the files that stand for what others write."""
 BROUGHT = "/outside"
 KEY_FOLDER = "/run/keys"
+USERS = "kafka-users"
+"""The secret with passwords of Kafka's users: in each namespace only of those who are needed there."""
+USERS_FOLDER = "/run/secrets/kafka-users"
+USERS_MOUNT = {"name": USERS, "mountPath": USERS_FOLDER, "readOnly": True}
+USERS_VOLUME = {"name": USERS, "secret": {"secretName": USERS, "defaultMode": 0o440}}
 CODE = "/srv"
 """Where an image has the code."""
 PROCESS = "process"
@@ -97,6 +104,7 @@ def settings_of(platform: Platform, context: str, outside: Sequence[Outside], *,
         "BACKBONE_START_PATIENCE_S": f"{START_PATIENCE_S:g}",
         "GRPC_PORT": str(GRPC_PORT),
         "KAFKA_BOOTSTRAP_SERVERS": kafka_address(),
+        "KAFKA_SECRETS": USERS_FOLDER,
         "REDIS_URL": f"redis://{valkey_of(context).name}.{context}.svc:{VALKEY_PORT}/0",
     }
     if answers:
@@ -142,9 +150,9 @@ def process(platform: Platform, context: str, system: str, outside: Sequence[Out
         "lifecycle": {"preStop": {"sleep": {"seconds": LEAVE_S}}},
         "resources": CONTEXT_SIZE,
         "securityContext": container_rights(),
-        "volumeMounts": [TMP_MOUNT],
+        "volumeMounts": [TMP_MOUNT, USERS_MOUNT],
     }
-    volumes: list[Manifest] = [TMP]
+    volumes: list[Manifest] = [TMP, USERS_VOLUME]
     before: list[Manifest] = []
     if is_gateway:
         before.append(_key_in_place(system, context))
@@ -152,7 +160,7 @@ def process(platform: Platform, context: str, system: str, outside: Sequence[Out
             {"name": "order-id", "secret": {"secretName": "order-id"}},
             {"name": "keys", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
         ]
-        container["volumeMounts"] = [TMP_MOUNT, {"name": "keys", "mountPath": KEY_FOLDER}]
+        container["volumeMounts"] = [TMP_MOUNT, USERS_MOUNT, {"name": "keys", "mountPath": KEY_FOLDER}]
     if files := [one for one in outside if one.file]:
         before += [_brought(system, one) for one in files]
         volumes.append({"name": "outside", "emptyDir": {"sizeLimit": "64Mi"}})
@@ -332,6 +340,7 @@ def kafka(system: str, version: str) -> list[Manifest]:
             {"name": "config", "mountPath": "/opt/kafka/config"},
             {"name": "logs", "mountPath": "/opt/kafka/logs"},
             TMP_MOUNT,
+            USERS_MOUNT,
         ],
     }
     volumes = [
@@ -339,6 +348,7 @@ def kafka(system: str, version: str) -> list[Manifest]:
         {"name": "config", "emptyDir": {"sizeLimit": "4Mi"}},
         {"name": "logs", "emptyDir": {"sizeLimit": "128Mi"}},
         TMP,
+        USERS_VOLUME,
     ]
     return _single(KAFKA, system, "log", container, KAFKA_USER, {"kafka": KAFKA_PORT}, "10Gi", volumes)
 
@@ -360,12 +370,71 @@ def broker_settings(settings: Mapping[str, str]) -> str:
         "controller.quorum.voters": "1@127.0.0.1:9093",
         "listeners": f"CLIENT://:{KAFKA_PORT},CONTROLLER://127.0.0.1:9093",
         "advertised.listeners": f"CLIENT://{kafka_address()}",
-        "listener.security.protocol.map": "CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT",
-        "inter.broker.listener.name": "CLIENT",
-        "controller.listener.names": "CONTROLLER",
         "log.dirs": "/var/lib/kafka/data",
+        # Passwords stay in the secret: the broker looks them up there when it starts.
+        "config.providers": "secret",
+        "config.providers.secret.class": "org.apache.kafka.common.config.provider.DirectoryConfigProvider",
     }
-    return "".join(f"{name}={value}\n" for name, value in {**addresses, **settings}.items())
+    secure = security(["CLIENT"], lambda user: f"${{secret:{USERS_FOLDER}:{user}}}")
+    return "".join(f"{name}={value}\n" for name, value in {**addresses, **secure, **settings}.items())
+
+
+def kafka_user(user: str, rights: Sequence[Right], system: str) -> Manifest:
+    """A user and its rights as Strimzi makes them, with the password of the secret in the namespace of the brokers."""
+    by_resource: dict[tuple[Kind, str, bool], list[str]] = {}
+    for right in sorted(rights):
+        by_resource.setdefault((right.kind, right.name, right.prefixed), []).append(STRIMZI_OPERATIONS[right.operation])
+    acls = [
+        {"resource": _strimzi_resource(kind, name, prefixed), "operations": operations}
+        for (kind, name, prefixed), operations in by_resource.items()
+    ]
+    return {
+        "apiVersion": "kafka.strimzi.io/v1",
+        "kind": "KafkaUser",
+        "metadata": {
+            "name": user,
+            "namespace": KAFKA.namespace,
+            "labels": {"strimzi.io/cluster": system, "app.kubernetes.io/part-of": system},
+        },
+        "spec": {
+            "authentication": {
+                "type": "scram-sha-512",
+                "password": {"valueFrom": {"secretKeyRef": {"name": USERS, "key": user}}},
+            },
+            "authorization": {"type": "simple", "acls": acls},
+        },
+    }
+
+
+def _strimzi_resource(kind: Kind, name: str, prefixed: bool) -> Manifest:
+    if kind is Kind.CLUSTER:
+        return {"type": "cluster"}
+    words = {Kind.TOPIC: "topic", Kind.GROUP: "group", Kind.TRANSACTIONAL_ID: "transactionalId"}
+    return {"type": words[kind], "name": name, "patternType": "prefix" if prefixed else "literal"}
+
+
+STRIMZI_OPERATIONS = {
+    Operation.ALL: "All",
+    Operation.READ: "Read",
+    Operation.WRITE: "Write",
+    Operation.CREATE: "Create",
+    Operation.DELETE: "Delete",
+    Operation.ALTER: "Alter",
+    Operation.DESCRIBE: "Describe",
+    Operation.DESCRIBE_CONFIGS: "DescribeConfigs",
+    Operation.ALTER_CONFIGS: "AlterConfigs",
+}
+
+
+def secret_of_users(namespace_name: str, users: Iterable[str], password: Callable[[str], str]) -> Manifest:
+    """The secret with the passwords that are needed in a namespace."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": USERS, "namespace": namespace_name},
+        "type": "Opaque",
+        "stringData": {user: password(user) for user in users},
+    }
 
 
 def outside_server(one: Outside, system: str) -> list[Manifest]:
@@ -462,18 +531,19 @@ def _operating(system: str) -> Manifest:
         "image": image(system, "tools"),
         "env": [
             {"name": "KAFKA_BOOTSTRAP_SERVERS", "value": kafka_address()},
+            {"name": "KAFKA_SECRETS", "value": USERS_FOLDER},
             {"name": "BACKBONE_PARTITIONS", "value": str(PARTITIONS)},
         ],
         "resources": JOB_SIZE,
         "securityContext": container_rights(),
-        "volumeMounts": [TMP_MOUNT],
+        "volumeMounts": [TMP_MOUNT, USERS_MOUNT],
     }
     return {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": pod_rights(USER),
         "containers": [container],
-        "volumes": [TMP],
+        "volumes": [TMP, USERS_VOLUME],
     }
 
 
