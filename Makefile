@@ -78,7 +78,6 @@ contracts: protos
 	@$(V)/backbone contracts check $(if $(AGAINST),--against "$(AGAINST)")
 
 catalogue: protos
-	@$(V)/backbone contracts expect --into protos/expectations/shop.json
 	@$(V)/backbone contracts catalogue
 
 # The official parser of AsyncAPI, for the one test that wants it; needs npm and a network once.

@@ -136,12 +136,23 @@ def expect(checkout: Checkout, into: Path | None) -> None:
 @click.option("--into", type=click.Path(path_type=Path), help="Folder of the pages [docs/generated].")
 @click.pass_obj
 def catalogue_(checkout: Checkout, only_check: bool, into: Path | None) -> None:
-    """Write the catalogue: a page per event, topic and service, who reads which field, a picture, and an AsyncAPI 3 document."""
+    """Write the catalogue: a page per event, topic and service, who reads which field, a picture, and an AsyncAPI 3 document.
+
+    The file in protos/expectations/ that says what this platform reads itself is kept up to date with it, if there is one.
+    """
     from backbone.operations.contracts import catalogue as operation
+    from backbone.operations.contracts import field_use
 
     folder = into or checkout.root / "docs" / "generated"
-    pages = operation.catalogue(law_of(checkout)).pages()
+    law = law_of(checkout)
+    made = operation.catalogue(law)
+    pages = made.pages()
     stale = operation.stale(pages, folder) if only_check else [str(path) for path in operation.write(pages, folder)]
+    own = field_use.own_file(law, made.use) if made.use is not None and into is None else None
+    if own is not None and made.use is not None and own.read_text(encoding="utf-8") != made.use.own.to_json():
+        stale.append(str(own))
+        if not only_check:
+            own.write_text(made.use.own.to_json(), encoding="utf-8")
     for name in stale:
         click.echo(f"{'stale' if only_check else 'written'}: {name}")
     click.echo(f"catalogue: {len(pages)} pages, {len(stale)} {'stale: make catalogue' if only_check and stale else 'changed'}")

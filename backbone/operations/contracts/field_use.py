@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from backbone.contract import resolve_context
 from backbone.errors import SettingsError
@@ -159,6 +160,13 @@ def type_of_path(image: Image, event: str, path: str) -> str:
 
 def _ends(full: str, what: str) -> bool:
     return full == what or full.endswith(f".{what}")
+
+
+def own_file(law: Law, of: FieldUse) -> Path | None:
+    """Where it is kept for the gate what this checkout reads itself; None if nobody keeps it."""
+    here = {read.consumer for read in of.own.reads}
+    files = sorted((law.root / law.expectations).glob("*.json"))
+    return next((file for file in files if here & {read.consumer for read in expectations.read(file, file.name).reads}), None)
 
 
 def is_read(of: FieldUse, named: Iterable[tuple[str, str]]) -> bool:

@@ -214,3 +214,15 @@ def test_expectations_are_written_where_they_are_wanted(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["contracts", "expect", "--into", str(tmp_path / "of" / "shop.json")])
     assert done.exit_code == 0, done.output
     assert "retail.fulfilment.receipts.v1" in (tmp_path / "of" / "shop.json").read_text()
+
+
+def test_the_own_file_is_kept_up_to_date_with_the_catalogue(known: FieldUse, tmp_path: Path) -> None:
+    folder = tmp_path / "protos" / "expectations"
+    folder.mkdir(parents=True)
+    (folder / "analytics.json").write_text(json.dumps(ELSEWHERE))
+    assert field_use.own_file(Law(tmp_path), known) is None
+    (folder / "shop.json").write_text(known.own.to_json())
+    assert field_use.own_file(Law(tmp_path), known) == folder / "shop.json"
+    stale = (ROOT / "protos" / "expectations" / "shop.json").read_text()
+    assert CliRunner().invoke(main, ["contracts", "catalogue", "--check"]).exit_code == 0
+    assert (ROOT / "protos" / "expectations" / "shop.json").read_text() == stale
