@@ -28,7 +28,8 @@ from backbone.local.processes import ProcessSpec, Supervisor, recorded
 from backbone.local.stack import Stack
 from backbone.local.state import StackState, read_state
 from backbone.local.valkey import Valkey, is_answering
-from backbone.ownership import BROKER
+from backbone.ownership import BROKER, OPERATOR
+from backbone.passwords import make_passwords
 from backbone.settings import Settings
 from tests.local.waiting import wait_until
 
@@ -346,15 +347,17 @@ def test_existing_servers_are_used_and_said(make: Callable[..., Stack], kafka: K
     ("variables", "words"),
     [
         ({"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}, "no Kafka answers at 127.0.0.1:1 .* unset KAFKA_BOOTSTRAP_SERVERS"),
+        ({"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", "KAFKA_SECRETS": ""}, "nobody can get in at 127.0.0.1:1: KAFKA_SECRETS is not set"),
         ({"ORDERING_REDIS_URL": "redis://:pw@127.0.0.1:1/0"}, "no Redis answers at redis://127.0.0.1:1/0 .* unset ORDERING_"),
     ],
-    ids=["Kafka", "Redis"],
+    ids=["Kafka", "Kafka that asks nobody", "Redis"],
 )
 def test_an_existing_server_that_does_not_answer_is_not_replaced_silently(
-    variables: dict[str, str], words: str, make: Callable[..., Stack], monkeypatch: pytest.MonkeyPatch
+    variables: dict[str, str], words: str, make: Callable[..., Stack], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stack_module, "EXISTING_S", 0.5)
-    with pytest.raises(StackError, match=words), make(variables=variables) as stack:
+    make_passwords(tmp_path / "secrets", [OPERATOR])
+    with pytest.raises(StackError, match=words), make(variables={"KAFKA_SECRETS": str(tmp_path / "secrets"), **variables}) as stack:
         stack.start_infrastructure()
     assert stack.supervisor.processes == {}
 
