@@ -8,12 +8,18 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from backbone.adapters.kafka_clients import Signs, error_of, is_passing, meaning
+from backbone.adapters.kafka_clients import NOISE, Signs, error_of, is_passing, meaning
 from backbone.errors import Unavailable, WorkerEnded
 from backbone.ports import Place, Record
 
 SEEK_WITHIN_S = 5.0
 """How long a seek waits for a fresh assignment to take effect; about 1 ms, measured."""
+
+STALLS_AFTER_S = 30.0
+"""A partition that gives nothing for so long, though something committed lies there, is read anew."""
+
+LOOK_EVERY_S = 10.0
+END_WITHIN_S = 1.0
 
 FIRST_GUESS_BYTES = 64 * 1024
 """How large records are taken to be before one was seen."""
@@ -41,6 +47,9 @@ class KafkaConsumer:
         self._paused: set[Place] = set()
         self._assignments = 0
         self._starts: Mapping[Place, int] = {}
+        self._look_at = time.monotonic() + LOOK_EVERY_S
+        self._stands: dict[Place, tuple[int, float]] = {}
+        self._read_anew: dict[Place, int] = {}
         self._closing = False
 
     def assign(self, start: Mapping[Place, int]) -> None:
@@ -80,8 +89,10 @@ class KafkaConsumer:
 
         Raises:
             Fenced: another process took this member's place.
-            WorkerEnded: Kafka refuses this consumer, or what it asked for does not exist.
+            WorkerEnded: Kafka refuses this consumer, what it asked for does not exist, or the client gives nothing of what there is.
         """
+        if time.monotonic() >= self._look_at:
+            self._look_for_stalls()
         try:
             first = self._client.poll(timeout_s)
             if first is None:
@@ -108,6 +119,35 @@ class KafkaConsumer:
             records.append(_new_record(Record, (topic, partition, offset, message.key(), message.value(), message.timestamp()[1])))
             positions[topic, partition] = offset + 1  # type: ignore[index, operator]  # a record has all three
         return records
+
+    def _look_for_stalls(self) -> None:
+        """Read partitions anew that give nothing though there is something.
+
+        A client that lost its broker has been seen to fetch the others and never that one again, without an error, for minutes.
+        """
+        now = time.monotonic()
+        self._look_at = now + LOOK_EVERY_S
+        try:
+            behind = {place: at for place, at in self._positions.items() if place not in self._paused and self._end(place) > at}
+        except KafkaException:
+            return  # nobody can read where Kafka does not answer
+        known = self._stands
+        self._stands = {place: known[place] if known.get(place, (-1,))[0] == at else (at, now) for place, at in behind.items()}
+        stalled = {place: at for place, (at, since) in self._stands.items() if now - since >= STALLS_AFTER_S}
+        if not stalled:
+            return
+        text = ", ".join(f"{topic}/{partition} after {at}" for (topic, partition), at in sorted(stalled.items()))
+        if any(self._read_anew.get(place) == at for place, at in stalled.items()):
+            raise WorkerEnded(f"the client of Kafka gives nothing of {text}, though there is something, and not when it reads anew either")
+        NOISE.warning("nothing came of %s for %g s, though there is something: reading anew", text, STALLS_AFTER_S)
+        self._read_anew = stalled
+        self._stands = {}
+        self.assign(dict(self._positions))
+
+    def _end(self, place: Place) -> int:
+        """Where what is committed ends, as this consumer may read it."""
+        found = self._client.get_watermark_offsets(TopicPartition(*place), END_WITHIN_S, cached=False)
+        return found[1] if found else 0
 
     def _more(self, messages: list[Message], limit: int) -> None:
         """Take what is there, in portions of which each fits if no record is larger than the largest of late."""
