@@ -94,9 +94,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     folder = Path(os.environ.get(FOLDER_VARIABLE) or ".backbone")
     parser.add_argument("--folder", type=Path, default=folder, help=f"where the stack lies [{FOLDER_VARIABLE}, .backbone]")
     parser.add_argument("--kafka", default="", help="bootstrap servers of another log, with --provider and --secrets")
-    parser.add_argument(
-        "--secrets", type=Path, help=f"folder with the password of {log.READER}, with --kafka [KAFKA_SECRETS]"
-    )
+    parser.add_argument("--secrets", type=Path, help=f"folder with the password of {log.READER}, with --kafka [KAFKA_SECRETS]")
     parser.add_argument("--provider", default="", help="address of the provider of another log, with --kafka")
     return parser.parse_args(arguments)
 
