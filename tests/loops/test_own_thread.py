@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import cast
 
 import pytest
 from retail.payments.effects.v1.payment_pb2 import AuthorizeCard, CardAuthorized, CommandGaveUp
@@ -21,6 +22,7 @@ from backbone.errors import Unavailable, WorkerEnded
 from backbone.loops import own_thread
 from backbone.loops.act import Act
 from backbone.loops.own_thread import OwnThread
+from backbone.ports import Log
 from backbone.settings import Settings
 from tests.loops.edges import WITHIN_S, FailingLog, in_memory, until
 
@@ -108,7 +110,8 @@ async def test_an_effect_whose_consumer_hangs_ends_with_that_reason(monkeypatch:
         never.wait()
 
     log = FailingLog(ground.log())
-    act = Act(ground.effects(Effect(connect, on(AuthorizeCard, authorized), gave_up=given_up)), log, ground.settings, connect_sibling)
+    service = ground.effects(Effect(connect, on(AuthorizeCard, authorized), gave_up=given_up))
+    act = Act(service, cast("Log", log), ground.settings, connect_sibling)
     running = asyncio.create_task(act.run(asyncio.Event()))
     await until(lambda: act.ready, "its partitions are read")
     log.consumers[0].once = hang
