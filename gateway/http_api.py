@@ -82,10 +82,13 @@ class Checked:
         """A request from its bytes."""
         try:
             requests.check_size(message_class, len(data))
+            if self.name() == "json" and data.strip()[:1] != b"{":
+                raise requests.unreadable(message_class, "a request in JSON is an object")
             return self._codec.decode(data, message_class)  # type: ignore[no-any-return]
         except (DecodeError, ParseError, UnicodeDecodeError, RecursionError) as error:
-            why = str(error) if isinstance(error, ParseError) else "text must be UTF-8"
-            raise _told(requests.unreadable(message_class, why)) from error
+            if isinstance(error, ParseError):
+                raise _told(requests.unreadable(message_class, str(error))) from error
+            raise _told(requests.unreadable(message_class)) from error
         except Refusal as refusal:
             raise _told(refusal) from refusal
 

@@ -19,7 +19,7 @@ Request = TypeVar("Request", bound=Message)
 # A hundred lines with the longest names take 30 KiB.
 MAX_REQUEST_BYTES = 64 * 1024
 # Above this the servers themselves refuse, before they hold it; below, we say what is wrong.
-MAX_MESSAGE_BYTES = 256 * 1024
+MAX_MESSAGE_BYTES = 2 * 1024 * 1024
 MAX_NAME_BYTES = 256
 WAIT_S = 10.0
 # A client that does not say how long it waits: views are milliseconds behind, and one that is seconds behind is being rebuilt.
@@ -125,7 +125,7 @@ def read(kind: type[Request], raw: bytes) -> Request:
         raise unreadable(kind) from None
 
 
-def unreadable(kind: type[Message], why: str = "text must be UTF-8") -> Refusal:
+def unreadable(kind: type[Message], why: str = "they end too early, or a text in them is not UTF-8") -> Refusal:
     """The refusal of bytes that are not a request."""
     return invalid(Violation("", f"these bytes are not a {kind.DESCRIPTOR.full_name}; {why}", "request.form"))
 

@@ -262,6 +262,29 @@ async def test_who_has_more_than_a_fair_share_of_the_orders_is_turned_away_befor
     assert len(platform.log) == 5
 
 
+async def test_a_megabyte_of_text_is_refused_as_too_large(tmp_path: Path) -> None:
+    platform = Platform(shop=confirming)
+    large = an_order(zone="x" * 1_000_000)
+    async with door(platform, tmp_path) as (stub, browser, _):
+        error = await refused(stub.PlaceOrder(large, metadata=ANN))
+        headers = {**dict(ANN), "content-type": "application/proto"}
+        answer = await browser.post(f"{PATH}/PlaceOrder", content=large.SerializeToString(), headers=headers)
+    assert (error.code(), answer.status_code) == (grpc.StatusCode.INVALID_ARGUMENT, 400)
+    assert "at most 65536 bytes" in detail(error, BadRequest).field_violations[0].description
+    assert "at most 65536 bytes" in told(answer, BadRequest).field_violations[0].description
+    assert platform.log == []
+
+
+@pytest.mark.parametrize("body", [b"null", b"[]", b"7"])
+async def test_json_that_is_no_object_is_refused_as_that(tmp_path: Path, body: bytes) -> None:
+    platform = Platform(shop=confirming)
+    async with door(platform, tmp_path) as (_, browser, _):
+        headers = {**dict(ANN), "content-type": "application/json"}
+        answer = await browser.post(f"{PATH}/PlaceOrder", content=body, headers=headers)
+    assert answer.status_code == 400
+    assert "a request in JSON is an object" in told(answer, BadRequest).field_violations[0].description
+
+
 async def test_what_is_far_too_large_is_refused_before_the_servers_hold_it(tmp_path: Path) -> None:
     platform = Platform(shop=confirming)
     huge = an_order(zone="x" * (requests.MAX_MESSAGE_BYTES + 1))

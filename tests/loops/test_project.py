@@ -353,6 +353,7 @@ def test_a_zombie_changes_nothing(here: Shown, rows: TroubledRows) -> None:
     rows.before = overtake
     here.step_until(zombie, lambda: bool(left), "overtaken")
     assert (here.stored(rows), here.watermarks(rows)) == left[0]
+    assert any(zombie.status()["positions"].values()), "it goes where its refused write found the rows"
     here.tell(*customers(10))
     here.fold(zombie, rows)
     assert [row.authorized for row in here.rows(rows).values()] == [2] * 10
