@@ -54,6 +54,11 @@ class KafkaConsumer:
 
     def assign(self, start: Mapping[Place, int]) -> None:
         """Read exactly these partitions from these offsets; nothing fetched before is given out any more."""
+        self._stands = {}
+        self._read_anew = {}
+        self._take(start)
+
+    def _take(self, start: Mapping[Place, int]) -> None:
         self._starts = dict(start)
         self._positions = dict(start)
         self._paused &= start.keys()
@@ -105,7 +110,7 @@ class KafkaConsumer:
                 if assignments != self._assignments:
                     # what was fetched before a rebalance must not be given out after it
                     if self._positions:
-                        self.assign(self._starts)
+                        self._take(self._starts)
                     return ()
         except KafkaException as error:
             raise meaning(error_of(error), "polling") from error
@@ -140,9 +145,9 @@ class KafkaConsumer:
         if any(self._read_anew.get(place) == at for place, at in stalled.items()):
             raise WorkerEnded(f"the client of Kafka gives nothing of {text}, though there is something, and not when it reads anew either")
         NOISE.warning("nothing came of %s for %g s, though there is something: reading anew", text, STALLS_AFTER_S)
-        self._read_anew = stalled
         self._stands = {}
-        self.assign(dict(self._positions))
+        self._read_anew = stalled
+        self._take(dict(self._positions))
 
     def _end(self, place: Place) -> int:
         """Where what is committed ends, as this consumer may read it."""

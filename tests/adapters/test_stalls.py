@@ -76,3 +76,13 @@ def test_what_is_paused_does_not_stall() -> None:
     consumer.pause([PLACE])
     polled(consumer)
     assert client.assigned == [5]
+
+
+def test_who_reads_the_same_again_and_again_does_not_stall() -> None:
+    """As a reader does that is lent to one after the other, each from the beginning."""
+    client = Client(end=9)
+    consumer = consumer_of(client)
+    for _ in range(10):
+        consumer.assign({PLACE: 5})
+        polled(consumer, 2)
+    assert client.assigned == [5] * 11
