@@ -10,7 +10,7 @@ from tests.conftest import scratch
 from tests.e2e.running import a_shop
 from tests.mutants.gateway import MISTAKES
 from tests.mutants.on_stack import look_on_stack
-from tests.mutants.table import ALL, REASONS, Looked, look_for
+from tests.mutants.table import ALL, Looked, look_for
 
 WIDTH = 150
 
@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Plant what is asked for, or everything; 0 if each mistake was found for its own reason."""
     options = _options(arguments)
     missed = 0
-    for where, about, looked in _looked(options.only or [*REASONS, *MISTAKES]):
+    for where, about, looked in _looked(options.only or [*ALL, *MISTAKES]):
         missed += not looked.well
         how = f"seed {looked.seed}" if where == "simulation" and looked.seed is not None else where
         found = looked.finding if looked.well else looked.red_without or "NOT FOUND"
@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _looked(names: list[str]) -> Iterator[tuple[str, str, Looked]]:
     for name in names:
-        if name in REASONS:
+        if name in ALL:
             yield "simulation", ALL[name].about, look_for(name)
     if not MISTAKES.keys() & set(names):
         return
@@ -42,7 +42,7 @@ def _looked(names: list[str]) -> Iterator[tuple[str, str, Looked]]:
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
-    parser.add_argument("--only", action="append", choices=sorted([*REASONS, *MISTAKES]), help="this mistake; may be given more than once")
+    parser.add_argument("--only", action="append", choices=sorted([*ALL, *MISTAKES]), help="this mistake; may be given more than once")
     return parser.parse_args(arguments)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,8 +19,7 @@ from backbone.loops.take_in import BoundIntake
 from backbone.ports import Place
 from gateway import following, freshness, ids, orders, view
 from gateway.awaiting import Waiter, Waiters
-
-Patches = Sequence[tuple[Any, str, Any]]
+from tests.mutants.planting import Patches
 
 
 @dataclass(frozen=True)
@@ -94,28 +93,29 @@ def _never_appended() -> Patches:
     return [(BoundIntake, "__call__", raise_)]
 
 
-def _late_is_absent() -> Patches:
-    async def late(self: following.Views, order_id: str) -> None:
-        return None
+def _slow_views() -> Patches:
+    """Every view is half a second behind: not a mistake, but what makes one show."""
 
     def step(self: Project, timeout_s: float) -> bool:
         time.sleep(0.5)
         return right(self, timeout_s)
 
     right = Project.step
-    return [(following.Views, "late", late), (Project, "step", step)]
+    return [(Project, "step", step)]
+
+
+def _late_is_absent() -> Patches:
+    async def late(self: following.Views, order_id: str) -> None:
+        return None
+
+    return [(following.Views, "late", late), *_slow_views()]
 
 
 def _demands_ignored() -> Patches:
     def read(self: freshness.Tokens, principal: str, given: Any) -> dict[Place, int]:
         return {}
 
-    def step(self: Project, timeout_s: float) -> bool:
-        time.sleep(0.5)
-        return right(self, timeout_s)
-
-    right = Project.step
-    return [(freshness.Tokens, "read", read), (Project, "step", step)]
+    return [(freshness.Tokens, "read", read), *_slow_views()]
 
 
 def _hears_uncommitted() -> Patches:

@@ -7,9 +7,11 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 
+from tests.mutants.planting import planted
+from tests.mutants.table import ALL
 from tests.simulation.coverage import table
-from tests.simulation.mutants import MUTANTS, planted
 from tests.simulation.running import Ran, law_of, run, shrunk
 from tests.simulation.shop import Plan
 
@@ -24,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     began_s, used_s = time.monotonic(), time.process_time()
     failed = 0
     runs: list[Ran] = []
-    with planted(asked.mutant):
+    with planted(ALL[asked.mutant].plant) if asked.mutant else nullcontext():
         for plan in plans:
             ran = run(plan)
             runs.append(ran)
@@ -71,7 +73,7 @@ def _asked(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--large", action="store_true", help="large batches only: faster, finds less")
     parser.add_argument("--failures", type=int, default=3, help="failing seeds after which it stops")
     parser.add_argument("--no-shrink", dest="shrink", action="store_false", help="do not make the first failing run smaller")
-    parser.add_argument("--mutant", choices=sorted(MUTANTS), help="plant a mistake first")
+    parser.add_argument("--mutant", choices=sorted(ALL), help="plant a mistake first")
     return parser.parse_args(arguments)
 
 

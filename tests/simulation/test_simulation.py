@@ -12,8 +12,9 @@ from functools import cache
 import pytest
 
 from backbone.testing.simulated.faults import AT_A_CALL, Kind
+from tests.mutants.planting import planted
+from tests.mutants.table import ALL
 from tests.simulation.__main__ import main
-from tests.simulation.mutants import planted
 from tests.simulation.running import Ran, run, shrunk
 from tests.simulation.shop import Plan
 
@@ -66,7 +67,7 @@ def test_a_seed_runs_alike_in_another_process() -> None:
 
 def test_a_failing_run_is_made_smaller_and_can_be_repeated(capsys: pytest.CaptureFixture[str]) -> None:
     """What is printed is one line that fails in the same way."""
-    with planted("every receipt"):
+    with planted(ALL["every receipt"].plant):
         small = shrunk(Plan(1), "receipts")
     assert len(small.happened) == 0
     assert small.orders <= 1
