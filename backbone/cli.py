@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from backbone.errors import BackboneError
+from backbone.errors import BackboneError, SettingsError
 from backbone.operations.checkout import FOLDER, Checkout, find_checkout
 from backbone.operations.contracts.commands import contracts, describe
 from backbone.operations.k8s.commands import k8s
@@ -55,7 +55,7 @@ class Commands(click.Group):
     "--platform",
     "platform_at",
     metavar="MODULE:ATTR",
-    help="Where the platform is declared [BACKBONE_PLATFORM, pyproject.toml]; for topics a context alone will do.",
+    help="Where the platform is declared [BACKBONE_PLATFORM, pyproject.toml]; for topology and topics a context alone will do.",
 )
 @click.option("--folder", type=click.Path(path_type=Path), help="Where the local stack lies [BACKBONE_FOLDER, .backbone in the checkout].")
 @click.pass_context
@@ -123,11 +123,10 @@ def restart(checkout: Checkout, context: str) -> None:
 
 
 def _wish(checkout: Checkout, wanted: dict[str, object]) -> None:
-    from backbone.errors import SettingsError
     from backbone.local import slots
 
     if checkout.launcher is None:
-        raise SettingsError(f"no stack runs in {checkout.folder}: start it with `backbone up`")
+        raise SettingsError(f"no stack runs in {checkout.folder}: start it with `backbone up`{checkout.elsewhere}")
     slots.wish(checkout.folder, wanted)
 
 
@@ -139,11 +138,10 @@ def _wish(checkout: Checkout, wanted: dict[str, object]) -> None:
 def topology(checkout: Checkout, as_json: bool, mermaid: bool, svg: bool) -> None:
     """Show what the platform consists of: its events, commands and queries, and who says, hears, does and answers them."""
     from backbone.operations import drawing, overview
-    from backbone.topology import topology as derive
 
     if as_json + mermaid + svg > 1:
         raise click.UsageError("one form at a time")
-    of = derive(checkout.platform(), checkout.contracts)
+    of = checkout.topology()
     if as_json:
         click.echo(of.to_json())
     elif mermaid or svg:

@@ -12,13 +12,16 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from backbone.declare import Context, Platform
 from backbone.errors import SettingsError
 from backbone.local.locks import holder
 from backbone.local.state import StackState, read_state
 from backbone.settings import Settings
+
+if TYPE_CHECKING:
+    from backbone.topology import Topology
 
 FOLDER = ".backbone"
 FOLDER_VARIABLE = "BACKBONE_FOLDER"
@@ -63,13 +66,27 @@ class Checkout:
         Raises:
             SettingsError: nobody says where it is, or it cannot be imported from there.
         """
+        found = self._declared()
+        return Platform(found) if isinstance(found, Context) else found
+
+    def topology(self) -> Topology:
+        """What is derived from the declaration: a platform's held against every contract, a context's alone, since others write the rest.
+
+        Raises:
+            SettingsError: nobody says where the platform is, or it cannot be imported from there.
+            ContractError: a table or contract lies.
+        """
+        from backbone.topology import topology
+
+        return topology(self._declared(), self.contracts)
+
+    def _declared(self) -> Platform | Context:
         if not self.declared:
             raise SettingsError(
                 f'no platform is named: write [tool.backbone] platform = "module:attribute" into {self.root / "pyproject.toml"}, '
                 f"or set {PLATFORM_VARIABLE}"
             )
-        found: Platform | Context = self._imported(self.declared, Platform, Context)
-        return Platform(found) if isinstance(found, Context) else found
+        return self._imported(self.declared, Platform, Context)
 
     def context(self, name: str) -> Context:
         """One context, imported without the others.
@@ -113,6 +130,12 @@ class Checkout:
         """Process id of whoever runs the local stack now, or None."""
         return holder(self.folder / "lock")
 
+    @property
+    def elsewhere(self) -> str:
+        """Where else a stack runs, as the end of a sentence: a demonstration has a folder of its own in this one. Empty if none does."""
+        running = [str(lock.parent) for lock in sorted(self.folder.glob("*/lock")) if holder(lock) is not None]
+        return f"; one runs in {', '.join(running)}: name it by --folder or {FOLDER_VARIABLE}" if running else ""
+
     def settings(self) -> Settings:
         """Where the log is and what it must be: the environment's, else the local stack's.
 
@@ -124,9 +147,11 @@ class Checkout:
             return given
         state = self.stack()
         if state is None or not state.kafka:
-            raise SettingsError(f"no stack was ever started in {self.folder}: start it with `backbone up`, or set KAFKA_BOOTSTRAP_SERVERS")
+            what = f"no stack was ever started in {self.folder}"
+            raise SettingsError(f"{what}: start it with `backbone up`, or set KAFKA_BOOTSTRAP_SERVERS{self.elsewhere}")
         if self.launcher is None:
-            raise SettingsError(f"the stack in {self.folder} is stopped: start it with `backbone up`, or set KAFKA_BOOTSTRAP_SERVERS")
+            what = f"the stack in {self.folder} is stopped"
+            raise SettingsError(f"{what}: start it with `backbone up`, or set KAFKA_BOOTSTRAP_SERVERS{self.elsewhere}")
         return Settings.read({**self.variables, **state.log()})
 
     def redis_url(self, context: str) -> str | None:

@@ -114,7 +114,7 @@ def python(_: Checkout) -> Iterator[Finding]:
 
 def platform(checkout: Checkout) -> Iterator[Finding]:
     """Whether tables and contracts agree."""
-    of = topology(checkout.platform(), checkout.contracts)
+    of = checkout.topology()
     yield good("platform", f"{checkout.declared}: {len(of.services)} services, {len(of.topics)} topics, digest {of.digest}")
 
 
@@ -196,9 +196,9 @@ def stack(checkout: Checkout) -> Iterator[Finding]:
         pids = ", ".join(f"{name} {identities[-1].pid}" for name, identities in left.items())
         yield wrong("stack", f"its launcher is dead, and these still run: {pids}", "wait some seconds; the next `backbone up` ends them")
     elif state is None:
-        yield good("stack", f"none was ever started in {checkout.folder}; `backbone up` starts one")
+        yield good("stack", f"none was ever started in {checkout.folder}; `backbone up` starts one{checkout.elsewhere}")
     else:
-        yield good("stack", f"the one in {checkout.folder} is stopped; `backbone up` starts it again")
+        yield good("stack", f"the one in {checkout.folder} is stopped; `backbone up` starts it again{checkout.elsewhere}")
 
 
 def ports(checkout: Checkout) -> Iterator[Finding]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from backbone.errors import SettingsError
+from backbone.errors import ContractError, SettingsError
 from backbone.local.locks import try_lock
 from backbone.local.state import StackState, write_state
 from backbone.operations.checkout import Checkout, find_checkout
@@ -65,6 +65,22 @@ def test_a_context_alone_is_a_platform_of_one() -> None:
     assert not [name for name in topics if ".ordering." in name]
 
 
+@pytest.mark.parametrize("name", ["ordering", "payments", "fulfilment"])
+def test_the_topology_of_a_context_alone_does_not_miss_the_others(name: str) -> None:
+    found = find_checkout(start=ROOT, variables={"BACKBONE_PLATFORM": f"contexts.{name}.context:{name}"})
+    assert found.contracts
+    assert {service.partition(".")[0] for service in found.topology().services} == {name}
+
+
+def test_a_platform_without_the_writer_of_a_topic_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "lonely.py").write_text(
+        "from backbone.declare import Platform\nfrom contexts.payments.context import payments\nshop = Platform(payments)\n"
+    )
+    found = made(tmp_path, '[tool.backbone]\nplatform = "lonely:shop"\ncontracts = "retail"\n')
+    with pytest.raises(ContractError, match="which is no service"):
+        found.topology()
+
+
 def test_a_platform_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="not a Platform"):
         made(tmp_path, '[tool.backbone]\nplatform = "json:dumps"\n').platform()
@@ -102,6 +118,25 @@ def test_a_stopped_stack_is_told_from_none(tmp_path: Path) -> None:
     write_state(found.folder, STATE)
     with pytest.raises(SettingsError, match="is stopped"):
         found.settings()
+
+
+def test_where_another_stack_runs_is_told(tmp_path: Path) -> None:
+    """A demonstration's lies in the folder of the one that is asked for."""
+    found = made(tmp_path)
+    demo, ended = found.folder / "demo", found.folder / "outage"
+    for folder in (demo, ended):
+        folder.mkdir(parents=True)
+    (ended / "lock").write_text("1 0.0\n")
+    lock = try_lock(demo / "lock")
+    assert lock is not None
+    try:
+        with pytest.raises(SettingsError, match=rf"ever started.*; one runs in {demo}: name it by --folder"):
+            found.settings()
+        write_state(found.folder, STATE)
+        with pytest.raises(SettingsError, match=rf"is stopped.*; one runs in {demo}: name it by --folder"):
+            found.settings()
+    finally:
+        lock.release()
 
 
 def test_a_running_stack_gives_its_addresses(tmp_path: Path) -> None:
