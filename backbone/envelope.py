@@ -12,7 +12,6 @@ from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from backbone.contract import META_FIELD, Topic
-from backbone.moments import moment as moment
 from backbone.ports import Place, Record
 from backbone.v1.meta_pb2 import Meta, Observed, Position
 

@@ -38,11 +38,7 @@ from backbone.contract import ResolvedService
 from backbone.declare import On, Query
 from backbone.errors import DataLoss, NotComparable, NotYet, SettingsError, Unavailable
 from backbone.loops.serve import PATIENCE_S, Question, Views
-from backbone.positions import AGE_MS as AGE_MS
-from backbone.positions import AS_OF as AS_OF
-from backbone.positions import AT_LEAST as AT_LEAST
-from backbone.positions import POSITION as POSITION
-from backbone.positions import decode, encode, merge
+from backbone.positions import AGE_MS, AS_OF, AT_LEAST, POSITION, decode, encode, merge
 from backbone.rules import BreaksRules, check
 from backbone.settings import Settings
 

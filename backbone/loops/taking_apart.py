@@ -8,9 +8,10 @@ from google.protobuf.message import DecodeError
 
 from backbone.contract import ResolvedService, Topic
 from backbone.declare import On, Tick
-from backbone.envelope import Undecodable, UnknownEvent, decode, moment, moment_of_ms, split_entry_key
+from backbone.envelope import Undecodable, UnknownEvent, decode, moment_of_ms, split_entry_key
 from backbone.loops.holding import Came
 from backbone.loops.looking_up import LookingUp
+from backbone.moments import moment
 from backbone.ports import Record
 from backbone.rules import BreaksRules, check
 from backbone.v1.private_pb2 import (

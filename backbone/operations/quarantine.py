@@ -9,8 +9,8 @@ from typing import Any
 
 from google.protobuf.json_format import MessageToDict
 
-from backbone.envelope import moment
 from backbone.errors import BackboneError
+from backbone.moments import moment
 from backbone.operations.decoding import Decoder, Entry, Kind, brief, reason_name
 from backbone.operations.scan import Progress, Scan, existing
 from backbone.ports import Log

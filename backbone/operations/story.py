@@ -11,8 +11,8 @@ from typing import Any
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
-from backbone.envelope import moment
 from backbone.errors import BackboneError, Unavailable
+from backbone.moments import moment
 from backbone.operations.decoding import Decoder, Entry, Kind, brief
 from backbone.operations.scan import Progress, Scan, existing
 from backbone.ports import Log, Record

@@ -17,7 +17,6 @@ from retail.ordering.v1.order_pb2 import OrderEvent
 from retail.payments.views.v1.risk_pb2 import CustomerHistory, GetCustomerHistoryResponse
 
 from backbone import positions
-from backbone.adapters.grpc import AS_OF
 from backbone.contract import ResolvedService, resolve_context
 from backbone.declare import Effect, Intake
 from backbone.envelope import Undecodable, split_entry_key
@@ -338,4 +337,4 @@ class _Call:
 
     async def trailing_metadata(self) -> tuple[tuple[str, str], ...]:
         """As of when."""
-        return ((AS_OF, self.as_of),)
+        return ((positions.AS_OF, self.as_of),)

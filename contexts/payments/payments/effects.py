@@ -27,8 +27,7 @@ from retail.payments.effects.v1.payment_pb2 import (
 )
 from retail.payments.views.v1.risk_pb2 import GetCustomerHistoryRequest
 
-from backbone.adapters.grpc import AS_OF
-from backbone.positions import decode, to_proto
+from backbone.positions import AS_OF, decode, to_proto
 from backbone.settings import Settings
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from retail.payments.effects.v1.payment_pb2 import GivenUpCommand
 from retail.payments.views.v1 import risk_pb2_grpc
 from retail.payments.views.v1.risk_pb2 import CustomerHistory, GetCustomerHistoryRequest, GetCustomerHistoryResponse
 
-from backbone.adapters.grpc import AS_OF, connect_sibling
+from backbone.adapters.grpc import connect_sibling
 from backbone.declare import sibling
-from backbone.positions import encode
+from backbone.positions import AS_OF, encode
 from backbone.settings import Settings
 from backbone.v1.meta_pb2 import Position
 from contexts.payments.payments import effects
