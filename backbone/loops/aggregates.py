@@ -151,8 +151,13 @@ class Forgotten:
         """
         fingerprints = array("Q")
         fingerprints.frombytes(raw)
-        self._count += len(fingerprints) - len(self._buckets.get(bucket, ()))
+        self.drop(bucket)
+        self._count += len(fingerprints)
         self._buckets[bucket] = fingerprints
+
+    def drop(self, bucket: int) -> None:
+        """Hold nothing of a bucket any more."""
+        self._count -= len(self._buckets.pop(bucket, ()))
 
 
 def fingerprint_of(key: str) -> int:

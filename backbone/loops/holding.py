@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -94,6 +95,11 @@ def positions_entry(version: int, build: str, number: int, offsets: Mapping[Plac
     inputs = to_proto({place: offset for place, offset in offsets.items() if place[1] == number})
     entry = StateEntry(version=version, build=build, positions=PartitionPositions(inputs=inputs))
     return entry_key("", POSITIONS), entry.SerializeToString()
+
+
+def _bucket_of(name: str) -> int:
+    """The number of a bucket, from the name of its entry."""
+    return int(name.removeprefix(f"{FORGOTTEN}/"), 16)
 
 
 class TakingOver:
@@ -254,7 +260,9 @@ class _Restoring:
                 unread = "its mark in the state topic cannot be read"
                 self.partition.parked[key] = Parked(topic=record.topic, partition=record.partition, offset=record.offset, reason=unread)
             elif name != POSITIONS:
-                self.older.add(record.key)  # of a bucket of fingerprints too: it goes, and its aggregates come back
+                self.older.add(record.key)
+                if name.startswith(FORGOTTEN):
+                    self._forget(key, name)  # the bucket goes, and its aggregates come back
         else:
             self.strange.pop(record.key, None)
 
@@ -277,7 +285,7 @@ class _Restoring:
         elif name == PARKED:
             self.partition.parked[key] = entry.parked
         elif name.startswith(FORGOTTEN):
-            self.partition.forgotten.put(int(name.removeprefix(f"{FORGOTTEN}/"), 16), entry.forgotten.fingerprints)
+            self.partition.forgotten.put(_bucket_of(name), entry.forgotten.fingerprints)
         elif entry.version > self._version:
             self.partition.frozen = (
                 f"its state is of version {entry.version} (build {entry.build}), this build folds version {self._version}: "
@@ -299,5 +307,8 @@ class _Restoring:
             self.partition.parked.pop(key, None)
         elif name == AGGREGATE:
             self.partition.aggregates.drop(key)
+        elif name.startswith(FORGOTTEN):
+            with suppress(ValueError):  # what is no bucket of ours was never held
+                self.partition.forgotten.drop(_bucket_of(name))
         elif "/" in name and (held := self.partition.aggregates.get(key)) is not None:
             self.partition.aggregates.keep(key, self._snapshots.without(held, name), None)

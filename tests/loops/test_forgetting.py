@@ -17,7 +17,7 @@ from backbone.envelope import entry_key
 from backbone.errors import DeclarationError
 from backbone.loops import aggregates, decide
 from backbone.loops.aggregates import BUCKETS, Aggregates, Forgotten, fingerprint_of
-from backbone.loops.snapshots import AGGREGATE, Held, Snapshots
+from backbone.loops.snapshots import AGGREGATE, FORGOTTEN, Held, Snapshots
 from backbone.partitioner import partition_of
 from backbone.parts import Part
 from backbone.v1.private_pb2 import QUARANTINE_REASON_INVALID, Quarantined, Release
@@ -159,6 +159,31 @@ def test_a_newer_version_that_folds_the_whole_log_again_does_not_bring_the_forgo
     steps(newer, lambda: len(world.quarantined()) == 1)
     assert newer.held(SKU) is None
     assert newer.held(neighbour()) == Held(Count(1), 1, "conversation", days.milliseconds())
+
+
+@pytest.mark.parametrize("compacted", [False, True], ids=["the whole log", "compacted"])
+def test_fingerprints_that_cannot_be_read_bring_their_aggregates_back(*, compacted: bool) -> None:
+    """Else, once the log is compacted, nothing would tell them from newcomers."""
+    days = Days()
+    world = a_world(days)
+    forgotten(days, world)
+    bucket, number = fingerprint_of(SKU) % BUCKETS, partition_of(SKU.encode(), PARTITIONS)
+    world.raw(STATE, entry_key("", f"{FORGOTTEN}/{bucket:x}"), b"\xff", number)
+    first = world.worker()
+    idle(first)
+    first.close()
+    if compacted:
+        entries = world.log.entries((STATE, number))
+        last = {record.key: record.offset for record, _ in entries if record is not None}
+        entries[:] = [
+            entry._replace(record=None) if entry.record and last[entry.record.key] != entry.record.offset else entry for entry in entries
+        ]
+    worker = world.worker()
+    idle(worker)
+    held = worker.held(SKU)
+    assert held is not None
+    assert held.state == Count(1)
+    assert worker.status()["partitions"][number]["forgotten"] == 0
 
 
 def test_each_word_about_a_finished_aggregate_lets_its_stub_live_longer() -> None:
