@@ -13,14 +13,17 @@ KEPT = 3
 """Files of other environments that stay; each is about 67 MB."""
 
 
-def file_for(jars: Sequence[Path], jvm_options: Sequence[str]) -> Path:
-    """Where the file for this Java, these jars and these options lies, made or not.
+def file_for(jars: Sequence[Path], told: Sequence[str]) -> Path:
+    """Where the file for this Java, these jars and what is started with them lies, made or not.
 
     The JVM refuses a file whose jars or runtime have another time of change, so a new `.venv` gets one of its own.
+
+    Args:
+        told: options of the JVM and settings of what it runs: they decide which classes are loaded.
     """
     parts = [JAVA_HOME / "lib" / "modules", *jars]
     facts = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in parts]
-    key = hashlib.sha256(json.dumps([str(JAVA), facts, list(jvm_options)]).encode()).hexdigest()[:16]
+    key = hashlib.sha256(json.dumps([str(JAVA), facts, list(told)]).encode()).hexdigest()[:16]
     return jars[0].parent / f"kafka-{key}.aot"
 
 

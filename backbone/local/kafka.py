@@ -47,6 +47,9 @@ QUIET_OPTIONS = (
 )
 MAIN = "kafka.Kafka"
 
+READY_WITHIN_S = 90.0
+"""Seconds until a broker has to answer."""
+
 FEWEST_FILES = 4_096
 """Open files a broker needs for a thousand partitions and its connections."""
 
@@ -186,8 +189,6 @@ class Kafka(Server):
         cluster_id: str | None = None,
         settings: Mapping[str, str] | None = None,
         listeners: Mapping[str, tuple[int, int]] | None = None,
-        jvm_options: Sequence[str] = JVM_OPTIONS,
-        ready_within: float = 90.0,
         record_into: Path | None = None,
     ) -> None:
         """Starts nothing yet.
@@ -198,7 +199,6 @@ class Kafka(Server):
         cluster_id: that of the data folder or a fresh one if None; another one than the data folder's is refused.
         settings: broker settings on top of `SETTINGS`.
         listeners: further ports for clients by name: the one the broker listens on and the one it names to clients.
-        ready_within: seconds until it has to answer.
         record_into: where the JVM writes what `aot` keeps when it ends; see `prepare`.
         """
         self.folder = folder.resolve()
@@ -212,9 +212,7 @@ class Kafka(Server):
         self.cluster_id = stored or cluster_id or new_cluster_id()
         self._settings = dict(settings or {})
         self._listeners = dict(listeners or {})
-        self._jvm_options = tuple(jvm_options)
         self._record_into = record_into
-        self._ready_within = ready_within
         self.process = Process(self.spec(), self.folder)
 
     @property
@@ -257,7 +255,7 @@ class Kafka(Server):
             name="kafka",
             argv=self._java(MAIN, str(self._properties)),
             ready=self._is_ready,
-            ready_within=self._ready_within,
+            ready_within=READY_WITHIN_S,
             prepare=self._prepare,
         )
 
@@ -270,11 +268,11 @@ class Kafka(Server):
         if self._record_into is not None and main == MAIN:
             ahead: tuple[str, ...] = (f"-XX:AOTCacheOutput={self._record_into}",)
         elif all(file.exists() for file in files):
-            ahead = aot.options(aot.file_for(files, self._jvm_options))
+            ahead = aot.options(_made_ahead(files))
         else:
             ahead = ()
         classpath = os.pathsep.join(map(str, files))
-        return (str(JAVA), *self._jvm_options, *ahead, *QUIET_OPTIONS, "-cp", classpath, main, *arguments)
+        return (str(JAVA), *JVM_OPTIONS, *ahead, *QUIET_OPTIONS, "-cp", classpath, main, *arguments)
 
     def _prepare(self) -> None:
         jars.classpath()
@@ -324,10 +322,10 @@ class Kafka(Server):
                 check=False,
                 capture_output=True,
                 text=True,
-                timeout=self._ready_within,
+                timeout=READY_WITHIN_S,
             )
         except subprocess.TimeoutExpired as error:
-            raise StartError(f"formatting {self.data} took over {self._ready_within:.0f} s", "look at the load here") from error
+            raise StartError(f"formatting {self.data} took over {READY_WITHIN_S:.0f} s", "look at the load here") from error
         if done.returncode != 0:
             words = (done.stderr or done.stdout).strip()[-1_000:]
             raise StartError(f"Kafka's storage tool could not format {self.data}: {words}", "delete the folder")
@@ -348,6 +346,12 @@ class Kafka(Server):
             raise StartError(f"{self.bootstrap} is not the broker of {self.data}: {error}", "take another port") from error
 
 
+def _made_ahead(files: Sequence[Path]) -> Path:
+    """Where the classes lie that a broker of ours loads from these jars; which they are depends on what it is told."""
+    told = {**security(("CLIENT",), lambda _: ""), **SETTINGS, **ALONE}
+    return aot.file_for(files, (*JVM_OPTIONS, *(f"{name}={value}" for name, value in told.items())))
+
+
 def _write(properties: Path, told: Mapping[str, str]) -> None:
     with os.fdopen(os.open(properties, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
         os.fchmod(file.fileno(), 0o600)  # it holds passwords, and may be there from before it did
@@ -363,7 +367,7 @@ def prepare(announce: Announce = print) -> None:
     jars.classpath(announce=announce)
     folder = jars.shared_folder()
     with file_lock(folder / "aot.lock", within=300.0):
-        file = aot.file_for([folder / jar.file for jar in jars.locked()], JVM_OPTIONS)
+        file = _made_ahead([folder / jar.file for jar in jars.locked()])
         if aot.is_settled(file):
             return
         announce(f"Apache Kafka {VERSION}: preparing fast starts, once for this environment (about 8 s)")

@@ -15,6 +15,9 @@ from backbone.local.ports import free_port
 from backbone.local.processes import Process, ProcessSpec
 from backbone.local.server import Server
 
+READY_WITHIN_S = 30.0
+"""Seconds until a server has to answer, with its append-only file loaded."""
+
 SETTINGS: Mapping[str, str] = {
     "appendonly": "yes",
     "appendfsync": "everysec",  # a killed process loses nothing; what a power cut takes heals from the log
@@ -45,18 +48,16 @@ class Valkey(Server):
         redis.Redis.from_url(valkey.url)
     """
 
-    def __init__(self, folder: Path, *, name: str = "valkey", port: int | None = None, ready_within: float = 30.0) -> None:
+    def __init__(self, folder: Path, *, name: str = "valkey", port: int | None = None) -> None:
         """Starts nothing yet.
 
         folder: gets the data (`<name>/`) and the log (`logs/<name>.log`); made if missing.
         port: chosen among the free ones below 32768 if None.
-        ready_within: seconds until it has to answer, with its append-only file loaded.
         """
         self.folder = folder.resolve()
         self.name = name
         self.data = self.folder / name
         self.port = free_port() if port is None else port
-        self._ready_within = ready_within
         self.process = Process(self.spec(), self.folder)
 
     @property
@@ -77,7 +78,7 @@ class Valkey(Server):
             name=self.name,
             argv=(str(server_binary()), *arguments),
             ready=self._is_ready,
-            ready_within=self._ready_within,
+            ready_within=READY_WITHIN_S,
             prepare=self._prepare,
         )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from backbone.local import aot
+from backbone.local import aot, kafka
 
 OPTIONS = ("-Xmx512m",)
 
@@ -60,6 +60,15 @@ def test_other_jars_or_options_get_a_file_of_their_own(jars: list[Path]) -> None
     assert aot.file_for(jars, ("-Xmx1g",)) != first
     os.utime(jars[0], (1, 1))
     assert aot.file_for(jars, OPTIONS) != first
+
+
+@pytest.mark.parametrize("table", ["SETTINGS", "ALONE"])
+def test_a_broker_that_is_told_something_else_gets_a_file_of_its_own(jars: list[Path], monkeypatch: pytest.MonkeyPatch, table: str) -> None:
+    """It loads other classes: one made before brokers asked for passwords has none of those that check them."""
+    first = kafka._made_ahead(jars)
+    assert kafka._made_ahead(jars) == first
+    monkeypatch.setattr(kafka, table, {**getattr(kafka, table), "authorizer.class.name": "another"})
+    assert kafka._made_ahead(jars) != first
 
 
 def test_only_the_newest_files_stay(jars: list[Path]) -> None:
