@@ -212,10 +212,7 @@ class Views:
             behind = question.settled()
             if behind is None:
                 return answer
-            if self._clock() + pause >= question.deadline:
-                raise behind
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, LAST_PAUSE_S)
+            pause = await self._pause(question, pause, behind)
 
     async def comes_after(self, view: ResolvedView, topic: str) -> bool:
         """Whether anything a view folded came after a topic; once it has, it has for good.
@@ -273,10 +270,14 @@ class Views:
                 if why is None:
                     self._answered(fragments, found, topic, question)
                     return found
-            if self._clock() + pause >= question.deadline:
-                raise why
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, LAST_PAUSE_S)
+            pause = await self._pause(question, pause, why)
+
+    async def _pause(self, question: Question, pause_s: float, why: Unavailable) -> float:
+        """Wait before the next try; gives how long to wait before the one after it, or raises why it came to nothing."""
+        if self._clock() + pause_s >= question.deadline:
+            raise why
+        await asyncio.sleep(pause_s)
+        return min(pause_s * 2, LAST_PAUSE_S)
 
     async def newest(self, view: ResolvedView, index: str, group: str, limit: int, question: Question) -> Sequence[str]:
         """Keys of one group of an index, highest score first, from fragments that know enough.
@@ -380,17 +381,10 @@ class ViewReader(Generic[Row]):
             DataLoss: the row is damaged.
         """
         question = self._asked()
-        found = await self._raw([key], question)
-        raw = found.get(key)
+        raw = (await self._raw([key], question))[key]
         row = self._row(key, raw)
-        elsewhere = question.elsewhere()
-        if elsewhere:
-            known = After() if raw is None else after_of(raw)
-            who = f"row {key!r} of {self._view.name}" if raw is not None else f"{self._view.name} has no row {key!r} yet, which"
-            for place, wanted in elsewhere.items():
-                reached = known.knows(place)
-                if reached or await self._views.comes_after(self._view, place[0]):
-                    question.compare(who, place, wanted, reached)
+        if elsewhere := question.elsewhere():
+            await self._compare(key, raw, elsewhere, question)
         return row
 
     async def get_many(self, keys: Sequence[str]) -> Mapping[str, Row]:
@@ -419,6 +413,15 @@ class ViewReader(Generic[Row]):
 
     def _asked(self) -> Question:
         return self._question or self._views.question()
+
+    async def _compare(self, key: str, raw: bytes | None, elsewhere: Vector, question: Question) -> None:
+        """Let a row decide whether it knows positions on topics that its view does not fold."""
+        known = After() if raw is None else after_of(raw)
+        who = f"row {key!r} of {self._view.name}" if raw is not None else f"{self._view.name} has no row {key!r} yet, which"
+        for place, wanted in elsewhere.items():
+            reached = known.knows(place)
+            if reached or await self._views.comes_after(self._view, place[0]):
+                question.compare(who, place, wanted, reached)
 
     async def _rows(self, keys: Sequence[str], question: Question) -> dict[str, Row]:
         found = {key: self._row(key, raw) for key, raw in (await self._raw(keys, question)).items()}
