@@ -109,11 +109,6 @@ class After:
         at = _find(self.places, mark_of(place))
         return 0 if at < 0 else int.from_bytes(self.places[at + MARK_BYTES : at + _ENTRY], "big")
 
-    @property
-    def next_offset(self) -> int:
-        """Next offset of the topic the view folds."""
-        return int.from_bytes(self.own, "big")
-
 
 def _find(places: bytes, mark: bytes) -> int:
     """Where the entry of a mark begins; -1 if there is none."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from backbone import damage
-from backbone.stored import FORM, LAST_OFFSET, MOST_PLACES, After, Lineage, after_of, mark_of, row_bytes, wrapped
+from backbone.stored import FORM, LAST_OFFSET, MOST_PLACES, After, Lineage, after_of, mark_of, next_offset_of, row_bytes, wrapped
 from backbone.v1.meta_pb2 import Position
 
 ORDERS, PAYMENTS = "retail.ordering.orders.v1", "retail.payments.payments.v1"
@@ -31,7 +31,7 @@ def test_the_form_is_what_it_was() -> None:
     assert wrapped(b"\n\1a", after).hex() == GOLDEN
     raw = bytes.fromhex(GOLDEN)
     assert row_bytes(raw) == b"\n\1a"
-    assert after_of(raw).next_offset == 264
+    assert next_offset_of(raw) == 264
     assert after_of(raw).knows((PAYMENTS, 3)) == 5
     assert after_of(raw).knows(("retail.gateway.order-requests.v1", 0)) == 1000
     assert after_of(raw).knows((PAYMENTS, 0)) == 0
@@ -41,7 +41,7 @@ def test_a_row_of_a_build_that_did_not_remember_is_a_row() -> None:
     """And the mark of a damaged one stays a mark; neither says what it comes after."""
     for raw in (b"", b"\n\1a", damage.mark("why")):
         assert row_bytes(raw) == raw
-        assert after_of(raw).next_offset == 0
+        assert next_offset_of(raw) == 0
         assert after_of(raw).places == b""
 
 
@@ -53,7 +53,7 @@ def test_positions_are_merged() -> None:
         ([position(PAYMENTS, 1, 256)], 6),
     )
     assert [after.knows((PAYMENTS, number)) for number in range(3)] == [300, 256, 0]
-    assert after.next_offset == 6
+    assert next_offset_of(wrapped(b"", after)) == 6
 
 
 def test_what_the_watermark_says_and_what_is_private_is_left_aside() -> None:
