@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
+from itertools import islice
 from typing import Any, TypeVar
 
 from google.protobuf.descriptor import FieldDescriptor, FileDescriptor
@@ -259,12 +260,12 @@ def _broken_by_little(valid_one: Any, path: Path, rule: str, expression: str) ->
     if violations(base):
         base.CopyFrom(valid_one)
     constants = {int(number) for number in re.findall(r"(?<![\w.])\d+(?![\w.])", expression)}
-    numbers = {value for leaf, value in _scalars(base) if leaf.type in INTEGERS}
+    numbers = {getattr(owner, leaf.name) for owner, leaf in _scalars(base) if leaf.type in INTEGERS}
     found = []
-    for place, (leaf, value) in enumerate(_scalars(base)):
+    for place, (owner, leaf) in enumerate(_scalars(base)):
         if not _concerns(path, leaf):
             continue
-        for other in _near(leaf, value, constants | numbers):
+        for other in _near(leaf, getattr(owner, leaf.name), constants | numbers):
             changed = _with(base, place, other)
             if not _breaks_only(changed, identity):
                 continue
@@ -306,41 +307,30 @@ def _doubled(message: Any) -> None:
             _doubled(inner)
 
 
-def _scalars(message: Any) -> Iterator[tuple[FieldDescriptor, Any]]:
-    """Every number and text of a message and of what is in it, set or not; always in the same order."""
+def _scalars(message: Any) -> Iterator[tuple[Any, FieldDescriptor]]:
+    """Every number and text of a message and of what is in it, set or not, with the message it is in; always in the same order."""
     for one in message.DESCRIPTOR.fields:
-        if one.message_type is not None and not one.message_type.GetOptions().map_entry:
-            if one.is_repeated:
-                for inner in getattr(message, one.name):
-                    yield from _scalars(inner)
-            elif message.HasField(one.name):
-                yield from _scalars(getattr(message, one.name))
-        elif one.message_type is None and not one.is_repeated and (one.type in INTEGERS or one.type == one.TYPE_STRING):
-            yield one, getattr(message, one.name)
+        if one.message_type is None:
+            if not one.is_repeated and (one.type in INTEGERS or one.type == one.TYPE_STRING):
+                yield message, one
+        elif one.message_type.GetOptions().map_entry:
+            continue
+        elif one.is_repeated:
+            for inner in getattr(message, one.name):
+                yield from _scalars(inner)
+        elif message.HasField(one.name):
+            yield from _scalars(getattr(message, one.name))
 
 
 def _with(message: Any, place: int, value: Any) -> Any:
     """A copy of a message with another value in the place of one of its scalars; None where it cannot have it."""
     copied = type(message)()
     copied.CopyFrom(message)
-    return copied if _set(copied, [place], value) else None
-
-
-def _set(message: Any, left: list[int], value: Any) -> bool:
-    for one in message.DESCRIPTOR.fields:
-        if one.message_type is not None and not one.message_type.GetOptions().map_entry:
-            inners = getattr(message, one.name) if one.is_repeated else [getattr(message, one.name)] if message.HasField(one.name) else []
-            if any(_set(inner, left, value) for inner in inners):
-                return True
-        elif one.message_type is None and not one.is_repeated and (one.type in INTEGERS or one.type == one.TYPE_STRING):
-            if left[0] == 0:
-                left[0] = -1
-                if one.type in INTEGERS and not INTEGERS[one.type][0] <= value <= INTEGERS[one.type][1]:
-                    return False
-                setattr(message, one.name, value)
-                return True
-            left[0] -= 1
-    return False
+    owner, leaf = next(islice(_scalars(copied), place, None))
+    if leaf.type in INTEGERS and not INTEGERS[leaf.type][0] <= value <= INTEGERS[leaf.type][1]:
+        return None
+    setattr(owner, leaf.name, value)
+    return copied
 
 
 def _near(leaf: FieldDescriptor, value: Any, numbers: set[int]) -> list[Any]:
