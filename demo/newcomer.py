@@ -144,7 +144,7 @@ def make_topics(folder: Path, log: StackState) -> list[str]:
         NotPlugged: they cannot be made.
     """
     command = [sys.executable, "-m", "backbone", "--platform", f"{CONTEXT}.context:alone", "topics", "apply", "--json"]
-    environment = {**os.environ, **_on(log), **_importable(folder)}
+    environment = {**os.environ, **log.log(), **_importable(folder)}
     done = subprocess.run(command, env=environment, cwd=ROOT, check=False, capture_output=True, text=True, timeout=TOPICS_WITHIN_S)
     if done.returncode:
         raise NotPlugged(f"the topics of the new service cannot be made: {done.stderr or done.stdout}")
@@ -165,7 +165,7 @@ def plugged_in(folder: Path, log: StackState) -> Iterator[str]:
     health, answers = free_port(), free_port()
     with Valkey(folder, name=f"valkey.{CONTEXT}") as valkey:
         environment = {
-            **_on(log),
+            **log.log(),
             **_importable(folder),
             "REDIS_URL": valkey.url,
             "BACKBONE_HEALTH_PORT": str(health),
@@ -207,11 +207,6 @@ def best_customers(address: str, limit: int, at_least: Vector) -> list[Spent]:
 
 def _encoded(request: Any) -> bytes:
     return bytes(request.SerializeToString())
-
-
-def _on(log: StackState) -> Mapping[str, str]:
-    """Where the log is, and nothing else of what runs there."""
-    return log.log()
 
 
 def _importable(folder: Path) -> Mapping[str, str]:
