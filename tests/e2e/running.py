@@ -148,11 +148,11 @@ class Shop:
         written, committed = (self._ends(own, isolation) for isolation in (IsolationLevel.READ_UNCOMMITTED, IsolationLevel.READ_COMMITTED))
         return sorted(f"{topic}/{partition}" for (topic, partition), end in written.items() if end > committed[topic, partition])
 
-    def open_commands(self) -> int:
-        """How many commands have no outcome, now."""
+    def open_commands(self) -> set[bytes]:
+        """Keys of the commands that have no outcome, now."""
         topic = "private.payments.payments.commands"
         last = {entry.key: entry.value for entry in self.entries() if entry.place.topic == topic}
-        return sum(value is not None for value in last.values())
+        return {key for key, value in last.items() if key is not None and value is not None}
 
     def _ends(self, prefixes: tuple[str, ...], isolation: IsolationLevel) -> dict[tuple[str, int], int]:
         admin = AdminClient({**self.kafka})

@@ -104,7 +104,7 @@ class Killer:
         """Stop it where it stands; kill it if it holds something open, else let it go on."""
         with self.shop.frozen(self.name):
             open_transactions = self.shop.open_transactions(self.name)
-            open_commands = self.shop.open_commands() if self.name == "payments" and not open_transactions else 0
+            open_commands = len(self.shop.open_commands()) if self.name == "payments" and not open_transactions else 0
             if not open_transactions and not open_commands:
                 return False
             self.kills.append(Kill(self.name, len(self.customers.progress.answers), open_transactions, open_commands))

@@ -23,7 +23,7 @@ from tests.checker.check import Judgement, judge
 from tests.checker.reading import views, world
 from tests.checker.world import Finding, Sample
 from tests.e2e.running import HISTORY, TEST_ARTICLES, Shop, a_shop
-from tests.faults.kinds import KINDS, Field
+from tests.faults.kinds import KINDS, Field, wait
 from tests.faults.load import Load
 
 LOST = ("acknowledged", "skipped", "law: answered", "law: done", "law: receipts", "complete")
@@ -128,7 +128,7 @@ def campaign(
         struck: list[Struck] = []
         with sampled(shop) as samples, Load(shop.here.grpc, shop.history, PLENTY, seed, at_once) as load:
             at = Field(shop, load, proxy, lot)
-            _until(lambda: len(load.answered) >= at_once, RECOVERS_S)
+            wait(lambda: len(load.answered) >= at_once, RECOVERS_S)
             until = time.monotonic() + 60 * minutes
             for kind in _drawn(lot, kinds, until, rounds):
                 struck.append(_strike(at, kind))
@@ -163,7 +163,7 @@ def _strike(at: Field, kind: str) -> Struck:
     ended_s = time.monotonic()
     # What kills or cuts has bitten at once; from then on the shop has to recover, while the slot starts again.
     since_s = since_s if kind.startswith("kill") else ended_s
-    _until(lambda: at.load.recovered_s(ended_s) is not None, RECOVERS_S)
+    wait(lambda: at.load.recovered_s(ended_s) is not None, RECOVERS_S)
     recovery_s = at.load.recovered_s(ended_s)
     time.sleep(CALM_S)
     until_s = time.time()
@@ -266,9 +266,3 @@ def as_text(report: Report) -> str:
             f"{judged.samples} looks at a view, {judged.set_aside} records set aside; seed {report.seed}"
         )
     return "\n".join(lines)
-
-
-def _until(condition: Callable[[], bool], within_s: float) -> None:
-    until = time.monotonic() + within_s
-    while not condition() and time.monotonic() < until:
-        time.sleep(0.05)

@@ -100,7 +100,7 @@ class Field:
             return "calls of clients are under way"
         if held := self.shop.open_transactions(name):
             return f"a transaction was open in {held[0]} and {len(held) - 1} more partitions"
-        open_ = self.shop.open_commands() if name == "payments" else 0
+        open_ = len(self.shop.open_commands()) if name == "payments" else 0
         return f"{open_} commands were open" if open_ else ""
 
     def answered(self) -> int:
@@ -144,7 +144,7 @@ def kill_at(request: int, *, passes: bool) -> Strike:
             return True
 
         at.proxy.when_next(request, one_of_its_own, passes=passes)
-        _wait(lambda: bool(killed), LOOKS_S)
+        wait(lambda: bool(killed), LOOKS_S)
         at.proxy.when_next(request, lambda _: False, passes=True)
         at.shop.here.stack.supervisor.resume([name])
         return f"{name} died when request {request} had {'just' if passes else 'not yet'} reached Kafka" if killed else None
@@ -167,10 +167,10 @@ def zombie(name: str) -> Strike:
                     spec.argv, env={**os.environ, **spec.environment, **ports}, stdout=nowhere, stderr=nowhere, start_new_session=True
                 )
             try:
-                _wait(lambda: at.answered() > taken + 3, LOOKS_S)
+                wait(lambda: at.answered() > taken + 3, LOOKS_S)
                 went_on = at.answered() - taken
                 os.kill(before, signal.SIGCONT)
-                _wait(lambda: at.pid(name) not in (before, 0), LOOKS_S)
+                wait(lambda: at.pid(name) not in (before, 0), LOOKS_S)
             finally:
                 successor.kill()
                 successor.wait(10.0)
@@ -243,7 +243,7 @@ def redis_rolled_back(at: Field) -> str | None:
     with at.redis(context) as redis:
         older = _dump(redis)
         answered = at.answered()
-        _wait(lambda: at.answered() > answered + ROLLED_BACK, LOOKS_S)
+        wait(lambda: at.answered() > answered + ROLLED_BACK, LOOKS_S)
         now = _dump(redis)
         if older == now:
             return None
@@ -280,16 +280,22 @@ def provider(*rules: Mapping[str, object], seconds: float = 3.0) -> Strike:
     """The payment provider misbehaves for a while."""
 
     def strike(at: Field) -> str | None:
-        before = at.answered()
         with at.shop.misbehaving(*rules):
             time.sleep(seconds)
             applied = sum(at.shop.applied())
-        down = rules[0]["kind"] == "down"
-        if down:
-            return f"{at.answered() - before} orders were answered while it was down"
         return f"it acted {applied} times" if applied else None
 
     return strike
+
+
+def provider_down(at: Field) -> str | None:
+    """The payment provider answers nothing for a while."""
+    with at.shop.misbehaving({"kind": "down"}):
+        wait(lambda: bool(at.shop.open_commands()), LOOKS_S)
+        asked = at.shop.open_commands()
+        time.sleep(3.0)
+        waiting = asked & at.shop.open_commands()
+    return f"{len(waiting)} commands waited for it" if waiting else None
 
 
 def garbage(at: Field) -> str | None:
@@ -346,7 +352,7 @@ def lost_answers(request: int, times: int = 3) -> Strike:
     def strike(at: Field) -> str | None:
         before = at.proxy.lost
         at.proxy.lose_answers(request, times)
-        _wait(lambda: at.proxy.lost >= before + times, LOOKS_S)
+        wait(lambda: at.proxy.lost >= before + times, LOOKS_S)
         at.proxy.lose_none()
         return f"{at.proxy.lost - before} answers were lost" if at.proxy.lost > before else None
 
@@ -358,7 +364,7 @@ def held_end(at: Field) -> str | None:
     at.proxy.hold_next(END_TRANSACTION)
     held = at.proxy.held()
     before = at.answered()
-    _wait(lambda: at.answered() > before + 5, LOOKS_S)
+    wait(lambda: at.answered() > before + 5, LOOKS_S)
     answer = held.release()
     code = int.from_bytes(answer[8:10], "big", signed=True)
     return f"Kafka answered it with error {code}" if code else None
@@ -377,7 +383,7 @@ def cut(at: Field) -> str | None:
     """All connections to Kafka break at once."""
     before = at.proxy.passed
     at.proxy.cut()
-    _wait(lambda: at.proxy.passed > before, LOOKS_S)
+    wait(lambda: at.proxy.passed > before, LOOKS_S)
     return "every client had to connect again" if at.proxy.passed > before else None
 
 
@@ -427,7 +433,7 @@ def takeover(context: str) -> Strike:
                 if held:
                     at.shop.here.stack.supervisor.kill([victim])
         since_s = time.monotonic()
-        _wait(lambda: at.load.recovered_s(since_s) is not None, SESSION_S + TRANSACTION_S + LOOKS_S)
+        wait(lambda: at.load.recovered_s(since_s) is not None, SESSION_S + TRANSACTION_S + LOOKS_S)
         at.took_s = took_s = at.load.recovered_s(since_s)
         slots.scale(context, 1)
         if not held or took_s is None:
@@ -444,14 +450,15 @@ def _partitions_of(at: Field, process: str) -> set[str]:
 
 
 def joins_and_leaves(at: Field) -> str | None:
-    """A second worker of a context comes and goes."""
+    """A second worker of a context comes, takes partitions over, and goes."""
     context = at.lot.choice(at.contexts)
     slots = at.shop.here.slots
     slots.scale(context, 2)
-    joined = len(slots.names(context))
-    time.sleep(2.0)
+    newcomer = slots.names(context)[-1]
+    wait(lambda: bool(_partitions_of(at, newcomer)), READY_S)
+    taken = _partitions_of(at, newcomer)
     slots.scale(context, 1)
-    return f"{context} had {joined} workers" if joined == 2 else None
+    return f"{newcomer} decided partitions {', '.join(sorted(taken))}" if taken else None
 
 
 KINDS: Mapping[str, Strike] = {
@@ -472,7 +479,7 @@ KINDS: Mapping[str, Strike] = {
     "Redis flushed": redis_flushed,
     "Redis rolled back": redis_rolled_back,
     "Redis out of memory": redis_full,
-    "provider down": provider({"kind": "down"}),
+    "provider down": provider_down,
     "provider fails": provider({"kind": "fail", "status": 502}),
     "provider slow": provider({"kind": "slow", "seconds": 1.0}),
     "provider breaks off": provider({"kind": "hold", "seconds": 0.3, "then": "close", "operations": ["authorize"]}),
@@ -505,7 +512,8 @@ def _dump(redis: Redis) -> dict[bytes, bytes]:
     return {key: value for key, value in zip(keys, found, strict=True) if value is not None}
 
 
-def _wait(condition: Callable[[], bool], within_s: float) -> None:
+def wait(condition: Callable[[], bool], within_s: float) -> None:
+    """Wait until something is so, or until the time is over: whoever asks looks again."""
     until = time.monotonic() + within_s
     while not condition() and time.monotonic() < until:
         time.sleep(GLANCE_S)
@@ -513,4 +521,4 @@ def _wait(condition: Callable[[], bool], within_s: float) -> None:
 
 def _ready(at: Field, name: str) -> None:
     process = at.shop.here.stack.supervisor.processes
-    _wait(lambda: process[name].is_running() and process[name].is_ready(), READY_S)
+    wait(lambda: process[name].is_running() and process[name].is_ready(), READY_S)
