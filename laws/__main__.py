@@ -96,12 +96,15 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--kafka", default="", help="bootstrap servers of another log, with --provider and --secrets")
     parser.add_argument("--secrets", type=Path, help=f"folder with the password of {log.READER}, with --kafka [KAFKA_SECRETS]")
     parser.add_argument("--provider", default="", help="address of the provider of another log, with --kafka")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if (options.kafka or options.secrets) and not (options.kafka and options.provider):
+        parser.error("--kafka needs --provider, and --secrets needs --kafka: they speak of another log than the stack's")
+    return options
 
 
 def _addresses(options: argparse.Namespace) -> tuple[dict[str, str], str]:
     if options.kafka and options.provider:
-        access = {"KAFKA_SECRETS": str(options.secrets or ""), **{name: value for name, value in os.environ.items() if value}}
+        access = {**os.environ, **({"KAFKA_SECRETS": str(options.secrets)} if options.secrets else {})}
         return log.as_reader(options.kafka, access), options.provider
     written = options.folder / "stack.json"
     try:

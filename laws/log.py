@@ -20,7 +20,6 @@ SERVERS = "bootstrap.servers"
 PRIVATE = (".commands", ".outcomes", ".ticks", ".quarantine")
 """Private topics that causes, open work and set-aside records are looked up in."""
 
-
 READER = "backbone.reader"
 """The user of Kafka who may read everything and write nothing."""
 
