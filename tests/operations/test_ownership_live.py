@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,19 +105,24 @@ def told(operations: Any) -> frozenset[Operation]:
     return frozenset(Operation[one.name] for one in operations or () if one.name in Operation.__members__) & frozenset(TOLD)
 
 
+def verdicts(asked: Mapping[str, Future[Any]], refusal: int) -> dict[str, frozenset[Operation]]:
+    """What the broker says of each name; nothing where it refuses to say anything."""
+    found: dict[str, frozenset[Operation]] = {}
+    for name, future in asked.items():
+        try:
+            found[name] = told(future.result(WITHIN_S).authorized_operations)
+        except KafkaException as error:
+            found[name] = nothing(error, refusal)
+    return found
+
+
 def test_every_user_may_do_to_every_topic_what_the_table_says_and_nothing_else(ground: Ground) -> None:
     """The broker's own verdict on each operation of each cell; a topic that may not be described is refused."""
 
     def ask(user: str) -> dict[str, frozenset[Operation]]:
         admin = AdminClient(ground.client(user))
         asked = admin.describe_topics(TopicCollection(list(TOPICS)), include_authorized_operations=True)
-        found: dict[str, frozenset[Operation]] = {}
-        for name, future in asked.items():
-            try:
-                found[name] = told(future.result(WITHIN_S).authorized_operations)
-            except KafkaException as error:
-                found[name] = nothing(error, KafkaError.TOPIC_AUTHORIZATION_FAILED)
-        return found
+        return verdicts(asked, KafkaError.TOPIC_AUTHORIZATION_FAILED)
 
     found = for_everybody(ask)
     assert sum(map(len, found.values())) == len(EVERYBODY) * len(TOPICS)
@@ -128,13 +133,8 @@ def test_every_user_may_do_to_every_topic_what_the_table_says_and_nothing_else(g
 def test_every_user_may_do_to_every_group_what_the_table_says_and_nothing_else(ground: Ground) -> None:
     def ask(user: str) -> dict[str, frozenset[Operation]]:
         admin = AdminClient(ground.client(user))
-        found: dict[str, frozenset[Operation]] = {}
-        for name, future in admin.describe_consumer_groups(list(GROUPS), include_authorized_operations=True).items():
-            try:
-                found[name] = told(future.result(WITHIN_S).authorized_operations)
-            except KafkaException as error:
-                found[name] = nothing(error, KafkaError.GROUP_AUTHORIZATION_FAILED)
-        return found
+        asked = admin.describe_consumer_groups(list(GROUPS), include_authorized_operations=True)
+        return verdicts(asked, KafkaError.GROUP_AUTHORIZATION_FAILED)
 
     assert wrong(for_everybody(ask), Kind.GROUP) == []
 
