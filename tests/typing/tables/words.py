@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -122,7 +122,7 @@ async def get_level(rows: Reader[Availability], request: GetCustomerHistoryReque
 
 def connect(settings: Settings) -> AbstractAsyncContextManager[str]:
     """Opens a tool that is a text."""
-    raise NotImplementedError
+    return nullcontext("a tool")
 
 
 async def capture(tool: str, command: CaptureCard, key: str) -> CardCaptured:
@@ -143,7 +143,7 @@ def gave_up(command: AssessRisk | CaptureCard, error: str) -> RiskAssessed:
 
 def dial(settings: Settings) -> AbstractAsyncContextManager[int]:
     """Opens a tool that is a number."""
-    raise NotImplementedError
+    return nullcontext(1)
 
 
 def zone_of(event: OrderValidated) -> str:
