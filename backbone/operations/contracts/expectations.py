@@ -16,7 +16,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from backbone.contract import ResolvedService, Topic
 from backbone.errors import DeclarationError
 from backbone.operations.contracts.ablation import ANY, Use, leaves, shown_path
-from backbone.operations.contracts.image import Image, type_of
+from backbone.operations.contracts.image import Image, Wrapper, type_of
 
 FORMAT = 1
 Fields = Mapping[str, str]
@@ -59,7 +59,9 @@ class Expectations:
 
     def readers(self, subject: str, image: Image) -> set[str]:
         """Who reads a field, by its full name, in any event."""
-        return {one.consumer for one, event, path in self.paths() if subject in {full for full, _ in way(image, event, path)}}
+        return {
+            one.consumer for one, event, path in self.paths() if subject in {field.full_name for field in fields_on_way(image, event, path)}
+        }
 
     def paths(self) -> Iterator[tuple[Read, str, str]]:
         """Every field of every event that is read."""
@@ -88,7 +90,7 @@ def expected(services: Iterable[ResolvedService], found: Iterable[Use], image: I
         for topic in _topics(service):
             names = [event.DESCRIPTOR.full_name for event in topic.events.values()]
             events = {
-                name: {path: way(image, name, path)[-1][1] for path in by_consumer[service.name, name]}
+                name: {path: kind_of(fields_on_way(image, name, path)[-1]) for path in by_consumer[service.name, name]}
                 for name in names
                 if (service.name, name) in by_consumer
             }
@@ -105,17 +107,22 @@ def _topics(service: ResolvedService) -> list[Topic]:
     return [topic for _, topic in sorted(found.items()) if not topic.private]
 
 
-def way(image: Image, event: str, path: str) -> list[tuple[str, str]]:
-    """The full name, type and number of every field on the way to a field; shorter than the way if a field of it does not exist."""
-    found: list[tuple[str, str]] = []
+def fields_on_way(image: Image, event: str, path: str) -> list[FieldDescriptor]:
+    """Every field on the way to a field, itself the last; fewer than the way has if one of them does not exist."""
+    found: list[FieldDescriptor] = []
     message = image.messages.get(event)
     for name in path.split("."):
         one: FieldDescriptor | None = message.fields_by_name.get(name) if message is not None else None
         if one is None:
             break
-        found.append((one.full_name, f"{type_of(one)} = {one.number}"))
+        found.append(one)
         message = one.message_type
     return found
+
+
+def kind_of(one: FieldDescriptor) -> str:
+    """Type and number of a field."""
+    return f"{type_of(one)} = {one.number}"
 
 
 def read(file: Path, name: str) -> Expectations:
@@ -172,38 +179,32 @@ def unmet(expectations: Iterable[Expectations], image: Image) -> Iterator[Unmet]
     topics = {wrapper.topic: wrapper for wrapper in image.wrappers.values()}
     for one in expectations:
         for of in one.reads:
-            wrapper = topics.get(of.topic)
-            if wrapper is None:
-                yield Unmet(
-                    "READ_TOPIC_GONE", of.topic, f"{of.consumer} reads {of.topic}, which no wrapper declares", of.consumer, one.file
-                )
-                continue
-            if wrapper.key != of.key:
-                what = f"{of.consumer} reads {of.topic} by {of.key}, now it is keyed by {wrapper.key}"
-                yield Unmet("READ_KEY_CHANGED", wrapper.message, what, of.consumer, one.file)
-            for event, fields in of.events.items():
-                if event not in wrapper.events.values():
-                    what = f"{of.consumer} reads {event} in {of.topic}, which no longer holds it"
-                    yield Unmet("READ_EVENT_GONE", event, what, of.consumer, one.file)
-                    continue
-                for path, kind in fields.items():
-                    yield from _unmet_field(image, of, event, path, kind, one.file)
+            yield from _unmet_read(image, topics.get(of.topic), of, one.file)
+
+
+def _unmet_read(image: Image, wrapper: Wrapper | None, of: Read, file: str) -> Iterator[Unmet]:
+    if wrapper is None:
+        yield Unmet("READ_TOPIC_GONE", of.topic, f"{of.consumer} reads {of.topic}, which no wrapper declares", of.consumer, file)
+        return
+    if wrapper.key != of.key:
+        what = f"{of.consumer} reads {of.topic} by {of.key}, now it is keyed by {wrapper.key}"
+        yield Unmet("READ_KEY_CHANGED", wrapper.message, what, of.consumer, file)
+    for event, fields in of.events.items():
+        if event in wrapper.events.values():
+            for path, kind in fields.items():
+                yield from _unmet_field(image, of, event, path, kind, file)
+        else:
+            what = f"{of.consumer} reads {event} in {of.topic}, which no longer holds it"
+            yield Unmet("READ_EVENT_GONE", event, what, of.consumer, file)
 
 
 def _unmet_field(image: Image, of: Read, event: str, path: str, kind: str, file: str) -> Iterator[Unmet]:
-    found = way(image, event, path)
-    if len(found) < path.count(".") + 1:
-        owner = _owner(image, event, path, len(found))
-        subject = f"{owner}.{path.split('.')[len(found)]}"
+    found, names = fields_on_way(image, event, path), path.split(".")
+    if len(found) < len(names):
+        inside = found[-1].message_type if found else image.messages[event]
+        owner = inside.full_name if inside is not None else found[-1].full_name.rpartition(".")[0]
+        subject = f"{owner}.{names[len(found)]}"
         yield Unmet("READ_FIELD_GONE", subject, f"{of.consumer} reads {path} of {event}, which is gone", of.consumer, file)
-    elif found[-1][1] != kind:
-        subject, now = found[-1]
+    elif (now := kind_of(found[-1])) != kind:
         what = f"{of.consumer} reads {path} of {event} as {kind}, now it is {now}"
-        yield Unmet("READ_FIELD_CHANGED", subject, what, of.consumer, file)
-
-
-def _owner(image: Image, event: str, path: str, known: int) -> str:
-    message = image.messages[event]
-    for name in path.split(".")[:known]:
-        message = message.fields_by_name[name].message_type or message
-    return message.full_name
+        yield Unmet("READ_FIELD_CHANGED", found[-1].full_name, what, of.consumer, file)

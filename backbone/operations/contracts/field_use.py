@@ -10,7 +10,7 @@ from backbone.contract import resolve_context
 from backbone.errors import SettingsError
 from backbone.operations.contracts import buf, expectations
 from backbone.operations.contracts.ablation import ANY, Use, leaves, shown_path, uses
-from backbone.operations.contracts.expectations import Expectations, expected, way
+from backbone.operations.contracts.expectations import Expectations, expected, fields_on_way, kind_of
 from backbone.operations.contracts.gate import Law
 from backbone.operations.contracts.image import Image, type_of
 
@@ -61,7 +61,9 @@ class FieldUse:
         """
         found = [(event, shown_path(path)) for event in self.events for path in leaves(self.image.messages[event])]
         direct = [(event, path) for event, path in found if _ends(f"{event}.{path}", what)]
-        inside = [(event, path) for event, path in found if any(_ends(full, what) for full, _ in way(self.image, event, path))]
+        inside = [
+            (event, path) for event, path in found if any(_ends(one.full_name, what) for one in fields_on_way(self.image, event, path))
+        ]
         if not direct and not inside:
             near = sorted({event for event in self.events if _ends(event, what.partition(".")[0])})
             fields = sorted(path for event, path in found if event in near)
@@ -89,8 +91,8 @@ def field_use(law: Law) -> FieldUse:
 def lines(of: FieldUse, what: str) -> Iterator[str]:
     """Who reads a field and who does not, with the evidence."""
     for event, path in of.named(what):
-        full, kind = way(of.image, event, path)[-1]
-        yield f"{event}.{path} ({kind}, {full})"
+        field = fields_on_way(of.image, event, path)[-1]
+        yield f"{event}.{path} ({kind_of(field)}, {field.full_name})"
         known = of.of(event, path)
         for one in known:
             yield f"  {_told(one)}"
@@ -133,7 +135,7 @@ def page(of: FieldUse) -> str:
 
 
 def _row(of: FieldUse, event: str, path: str) -> str:
-    kind = type_of_path(of.image, event, path)
+    kind = type_of(fields_on_way(of.image, event, path)[-1])
     known = of.of(event, path)
     reading = {one.consumer for one in known if one.reads}
     read = [_cell(one) for one in known if one.reads]
@@ -147,15 +149,6 @@ def _cell(one: Use) -> str:
         return f"{one.consumer} (not recorded)"
     how = {"decides": "", "folds": "folds "}.get(one.does, "key ")
     return f"{one.consumer} ({how}{one.changed}/{one.tried})"
-
-
-def type_of_path(image: Image, event: str, path: str) -> str:
-    """The type of a field as a proto file says it."""
-    message = image.messages[event]
-    *above, last = path.split(".")
-    for name in above:
-        message = message.fields_by_name[name].message_type or message
-    return type_of(message.fields_by_name[last])
 
 
 def _ends(full: str, what: str) -> bool:

@@ -272,8 +272,7 @@ def _with_evidence(law: Law, now: Image, found: Sequence[Finding]) -> Iterator[F
 def _with_readers(found: Iterable[Finding], promised: Sequence[Release], expected: Sequence[Expectations]) -> Iterator[Finding]:
     """A deleted field together with who says that it reads it."""
     for one in found:
-        known = any(one.subject in _fields_of(release.image) for release in promised)
-        if "_NO_DELETE" in one.rule and expected and known:
+        if "_NO_DELETE" in one.rule and expected and any(_has_field(release.image, one.subject) for release in promised):
             readers = sorted({name for release in promised for file in expected for name in file.readers(one.subject, release.image)})
             told = f"read by {', '.join(readers)}" if readers else "no recorded decision or fold reads it"
             yield replace(one, what=f"{one.what}; {told}")
@@ -281,8 +280,9 @@ def _with_readers(found: Iterable[Finding], promised: Sequence[Release], expecte
             yield one
 
 
-def _fields_of(image: Image) -> frozenset[str]:
-    return frozenset(f"{name}.{one.name}" for name, message in image.messages.items() for one in message.fields)
+def _has_field(image: Image, subject: str) -> bool:
+    owner, _, name = subject.rpartition(".")
+    return owner in image.messages and name in image.messages[owner].fields_by_name
 
 
 def _message_of(image: Image, subject: str) -> str:
