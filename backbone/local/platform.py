@@ -29,16 +29,19 @@ class RunningPlatform:
     Attributes:
         stack: its processes; `stack.supervisor` stops, kills and resumes them by name.
         outside: address or path of everything outside, by name.
-        health: address of the HTTP port of each process that should run, by name.
         slots: how many processes of each context run; `slots.scale` and `slots.roll` change that.
         gateway: name of the gateway's context; empty if there is none.
     """
 
     stack: Stack
     outside: Mapping[str, str]
-    health: Mapping[str, str]
     slots: Slots
     gateway: str
+
+    @property
+    def health(self) -> Mapping[str, str]:
+        """Address of the HTTP port of each process of a context that should run now, by name."""
+        return {name: _health(self.stack, name) for name in self.stack.state.processes}
 
     @property
     def grpc(self) -> str:
@@ -114,26 +117,28 @@ def running(
         counts = dict.fromkeys(resolved, 1) | dict(slots or {})
         specs = held.specs(counts)
         stack.run([*servers, *specs])
-        held.started(counts, specs)
+        held.started(counts)
         yield RunningPlatform(
             stack=stack,
             outside=outside,
-            health=held.health,
             slots=held,
             gateway=platform.gateway.name if platform.gateway else "",
         )
 
 
+def _health(stack: Stack, name: str) -> str:
+    return f"http://{HOST}:{stack.port(f'{name}.health')}"
+
+
 def _process(stack: Stack, context: str, services: Sequence[str], slot: int, given: Mapping[str, str], *, answers: bool) -> ProcessSpec:
     name = process_name(context, services, slot)
-    health = stack.port(f"{name}.health")
     chosen = [argument for service in services for argument in ("--service", service)]
     # Whoever asks a sibling knows the port of every slot there may be; those where nobody answers are passed over.
     views = [stack.port(f"{process_name(context, (), number)}.grpc") for number in range(stack.state.partitions)]
     environment = {
         **stack.environment(context),
         "BACKBONE_SLOT": str(slot),
-        "BACKBONE_HEALTH_PORT": str(health),
+        "BACKBONE_HEALTH_PORT": str(stack.port(f"{name}.health")),
         "GRPC_PORT": str(views[slot]) if answers else "0",
         "HTTP_PORT": str(stack.port(f"{process_name(context, (), slot)}.http")) if answers else "0",
         "VIEWS_TARGET": "ipv4:" + ",".join(f"{HOST}:{port}" for port in views),
@@ -144,7 +149,7 @@ def _process(stack: Stack, context: str, services: Sequence[str], slot: int, giv
         name=name,
         argv=(sys.executable, "-m", "backbone", "run", context, *chosen),
         environment=environment,
-        ready=f"http://{HOST}:{health}/readyz",
+        ready=f"{_health(stack, name)}/readyz",
     )
 
 

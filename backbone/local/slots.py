@@ -44,7 +44,6 @@ class Slots:
         self._groups = groups
         self._make = make
         self._counts = dict.fromkeys(groups, 0)
-        self.health: dict[str, str] = {}
 
     def count(self, context: str) -> int:
         """How many slots a context has."""
@@ -69,14 +68,10 @@ class Slots:
             for services in self._groups[context]
         ]
 
-    def started(self, counts: Mapping[str, int], specs: Sequence[ProcessSpec]) -> None:
+    def started(self, counts: Mapping[str, int]) -> None:
         """Take note of what runs now."""
         self._counts.update(counts)
-        self.health.update({spec.name: str(spec.ready).removesuffix("/readyz") for spec in specs})
-        expected = [name for context in self._counts for name in self.names(context)]
-        for name in self.health.keys() - set(expected):
-            del self.health[name]
-        self._stack.expect(expected)
+        self._stack.expect([name for context in self._counts for name in self.names(context)])
 
     def scale(self, context: str, count: int) -> None:
         """Give a context more slots or fewer, and wait until those that are new are ready and those that are too many have ended.
@@ -92,7 +87,7 @@ class Slots:
             self._stack.run(more)
         fewer = self._names(context, range(count, self._counts[context]))
         self._stack.supervisor.stop(fewer)
-        self.started({context: count}, more)
+        self.started({context: count})
 
     def roll(self, context: str) -> None:
         """Stop and start the processes of a context one after the other, each once the one before is ready again.

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -137,7 +138,7 @@ class Stack:
             kafka, valkeys = self._start_own(embedded=not bootstrap, contexts=own)
         cluster_id = kafka.cluster_id if kafka else self.state.cluster_id
         urls = {name: existing.get(name) or valkeys[name].url for name in self._valkeys}
-        log = kafka.variables if kafka else {name: self._variables.get(name, "") for name in (KAFKA_VARIABLE, *ACCESS_VARIABLES)}
+        log = kafka.variables if kafka else self._existing_log()
         access = {name: log[name] for name in ACCESS_VARIABLES}
         self._remember(replace(self.state, cluster_id=cluster_id, kafka=log[KAFKA_VARIABLE], kafka_access=access, redis=urls))
         if kafka:
@@ -166,7 +167,8 @@ class Stack:
         """Announces `up` and returns at the first Ctrl-C, SIGTERM or hang-up; `meanwhile` is called a few times a second."""
         try:
             self._announce(up)
-            while not threading.Event().wait(MEANWHILE_S):
+            while True:
+                time.sleep(MEANWHILE_S)
                 meanwhile()
         except KeyboardInterrupt:
             self._announce("stopping; interrupt again to kill everything at once")
@@ -237,7 +239,7 @@ class Stack:
     def _check_existing(self, bootstrap: str, redis: Mapping[str, str]) -> None:
         known = self.state.cluster_id
         if bootstrap:
-            found = self._existing_cluster(bootstrap)
+            found = self._existing_cluster()
             if found is None:
                 raise StackError(
                     f"no Kafka answers at {bootstrap} within {EXISTING_S:.0f} s",
@@ -259,10 +261,14 @@ class Stack:
                     f"start it, or unset {redis_variable(name)} to use an embedded one",
                 )
 
-    def _existing_cluster(self, bootstrap: str) -> str | None:
-        access = {name: self._variables.get(name, "") for name in ACCESS_VARIABLES}
+    def _existing_log(self) -> dict[str, str]:
+        return {name: self._variables.get(name, "") for name in (KAFKA_VARIABLE, *ACCESS_VARIABLES)}
+
+    def _existing_cluster(self) -> str | None:
+        log = self._existing_log()
+        bootstrap = log[KAFKA_VARIABLE]
         try:
-            return answering_cluster(Settings.read({**access, KAFKA_VARIABLE: bootstrap}), within=EXISTING_S)
+            return answering_cluster(Settings.read(log), within=EXISTING_S)
         except SettingsError as error:
             remedy = "docs/operations.md tells what an existing Kafka needs"
             raise StackError(f"nobody can get in at {bootstrap}: {error}", remedy) from error

@@ -53,7 +53,7 @@ def start_newer(shop: Shop, context: str, slot: int) -> None:
         spec, argv=(sys.executable, "-m", "tests.e2e.newer", context), environment={**spec.environment, "BACKBONE_BUILD": "newer"}
     )
     here.stack.run([newer])
-    here.slots.started({context: max(count, slot + 1)}, [newer])
+    here.slots.started({context: max(count, slot + 1)})
 
 
 def place_one_in_every_partition(customer: Customer, until_s: float) -> dict[int, Order]:
