@@ -14,6 +14,11 @@ BYTES = 24
 """192 bits: nobody guesses it, so nothing depends on how slowly a broker hashes it."""
 
 
+def new_password() -> str:
+    """A password that nobody has."""
+    return secrets.token_urlsafe(BYTES)
+
+
 def password_of(folder: str | Path, user: str) -> str:
     """The password of a user.
 
@@ -53,7 +58,7 @@ def make_passwords(folder: str | Path, users: Iterable[str]) -> tuple[str, ...]:
         if has_password(folder, user):
             continue
         try:
-            _write(Path(folder), user, secrets.token_urlsafe(BYTES))
+            _write(Path(folder), user, new_password())
         except OSError as error:
             raise SettingsError(f"no password can be made for {user} in {folder}: {error.strerror}; put a file {user} there") from error
         made.append(user)

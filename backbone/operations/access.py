@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from backbone.errors import Unavailable
 from backbone.ownership import Right, Surplus, rights, surplus, users
-from backbone.passwords import forget_password, has_password, make_passwords, password_of
+from backbone.passwords import forget_password, make_passwords, password_of
 from backbone.topology import Topology
 
 KNOWN_WITHIN_S = 10.0
@@ -104,8 +104,7 @@ def mend(of: Topology, admin: Admin, before: Access, secrets: str, *, prune: boo
         Unavailable: Kafka does not answer, or does not come to know what it was told.
     """
     if admin.keeps_users:
-        without: Sequence[str] = [user for user in users(of) if not has_password(secrets, user)]
-        fresh = {*make_passwords(secrets, without), *before.missing_users}
+        fresh = {*make_passwords(secrets, users(of)), *before.missing_users}
         admin.set_passwords({user: password_of(secrets, user) for user in users(of) if user in fresh})
     admin.grant(before.missing_rights)
     if prune:

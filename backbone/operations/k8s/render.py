@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from secrets import token_urlsafe
 from typing import Any
 
 import yaml
@@ -16,7 +15,7 @@ from backbone.operations.k8s.edges import KAFKA, OUTSIDE, PROVISIONING, network_
 from backbone.operations.k8s.manifests import HEADER, Manifest, as_yaml, namespace
 from backbone.operations.k8s.policies import policies
 from backbone.ownership import BROKER, CONTROLLER, rights, users
-from backbone.passwords import BYTES
+from backbone.passwords import new_password
 from backbone.topology import Topology, topology
 
 READING = {
@@ -137,7 +136,7 @@ def _kafka_users(of: Topology, system: str) -> Files:
 def secrets(platform: Platform) -> str:
     """A new password for every user of Kafka, as a secret in each namespace with those that are needed there."""
     of = topology(platform)
-    words = {user: token_urlsafe(BYTES) for user in (BROKER, CONTROLLER, *users(of))}
+    words = {user: new_password() for user in (BROKER, CONTROLLER, *users(of))}
     needed: dict[str, list[str]] = {KAFKA.namespace: list(words), PROVISIONING.namespace: [BROKER, *users(of)]}
     for service in of.services:
         needed.setdefault(service.partition(".")[0], []).append(service)

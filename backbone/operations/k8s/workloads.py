@@ -37,7 +37,7 @@ from backbone.operations.k8s.manifests import (
     resources,
     selected,
 )
-from backbone.ownership import Kind, Operation, Right
+from backbone.ownership import Kind, Right
 from backbone.run import STOP_S
 from backbone.settings import Settings
 
@@ -383,7 +383,7 @@ def kafka_user(user: str, rights: Sequence[Right], system: str) -> Manifest:
     """A user and its rights as Strimzi makes them, with the password of the secret in the namespace of the brokers."""
     by_resource: dict[tuple[Kind, str, bool], list[str]] = {}
     for right in sorted(rights):
-        by_resource.setdefault((right.kind, right.name, right.prefixed), []).append(STRIMZI_OPERATIONS[right.operation])
+        by_resource.setdefault((right.kind, right.name, right.prefixed), []).append(right.operation.title().replace("_", ""))
     acls = [
         {"resource": _strimzi_resource(kind, name, prefixed), "operations": operations}
         for (kind, name, prefixed), operations in by_resource.items()
@@ -411,19 +411,6 @@ def _strimzi_resource(kind: Kind, name: str, prefixed: bool) -> Manifest:
         return {"type": "cluster"}
     words = {Kind.TOPIC: "topic", Kind.GROUP: "group", Kind.TRANSACTIONAL_ID: "transactionalId"}
     return {"type": words[kind], "name": name, "patternType": "prefix" if prefixed else "literal"}
-
-
-STRIMZI_OPERATIONS = {
-    Operation.ALL: "All",
-    Operation.READ: "Read",
-    Operation.WRITE: "Write",
-    Operation.CREATE: "Create",
-    Operation.DELETE: "Delete",
-    Operation.ALTER: "Alter",
-    Operation.DESCRIBE: "Describe",
-    Operation.DESCRIBE_CONFIGS: "DescribeConfigs",
-    Operation.ALTER_CONFIGS: "AlterConfigs",
-}
 
 
 def secret_of_users(namespace_name: str, users: Iterable[str], password: Callable[[str], str]) -> Manifest:
