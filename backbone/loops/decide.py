@@ -18,28 +18,22 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 import structlog
-from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from backbone.contract import ResolvedService, Topic, copies_of, is_effect, primary_of, said_by
-from backbone.declare import HappenedAt, Tick
-from backbone.envelope import (
-    because_of,
-    encode,
-    entry_key,
-    moment_of_ms,
-)
+from backbone.contract import ResolvedService
+from backbone.declare import Tick
+from backbone.envelope import entry_key
 from backbone.errors import DataLoss, DeclarationError, Fenced, Unavailable, WorkerEnded
 from backbone.loops.holding import Came, Partition, TakingOver, forgotten_entry, positions_entry
 from backbone.loops.looking_up import Answers, LookingUp, NotYet
+from backbone.loops.saying import Out, Saying
 from backbone.loops.set_aside import SetAside
 from backbone.loops.snapshots import AGGREGATE, PARKED, Held, Snapshots
 from backbone.loops.taking_apart import TakingApart
 from backbone.ports import Consumer, Log, Place, Record, Rows
-from backbone.rules import check
 from backbone.settings import Settings
 from backbone.v1.meta_pb2 import Meta
 from backbone.v1.private_pb2 import (
@@ -64,15 +58,6 @@ IDLE_COMMIT_S = 1.0
 """Positions that only moved over records nobody hears are committed at most this late."""
 
 log = structlog.get_logger()
-
-
-class Out(NamedTuple):
-    """One record of the transaction to come; partition -1 is chosen by the key."""
-
-    topic: str
-    key: bytes
-    value: bytes | None
-    partition: int = -1
 
 
 @dataclass(slots=True)
@@ -106,7 +91,6 @@ class Decide:
             raise DeclarationError(f"{service.name} has no decider")
         self.name = service.name
         self._service = service
-        self._resolved = service.decider
         self._decider = service.decider.decider
         self._log = log
         self._settings = settings
@@ -116,10 +100,9 @@ class Decide:
         self._state_topic = service.private("state")
         self._tick_topic = service.private("ticks")
         self._inputs = service.decider_inputs
-        self._ways = {said: _way(said, self._resolved.primary, self._resolved.commands) for said in said_by(self._decider)}
         self._looking_up = LookingUp(service, log, rows, settings.partitions)
         self._taking_apart = TakingApart(service, self._looking_up)
-        self._topic_ids = {name: log.topics()[name][0] for name in self._inputs}
+        self._saying = Saying(service, service.decider, log, settings.build)
         self._taking_over = TakingOver(service, self._inputs, self._snapshots, log, settings)
         self._partitions: dict[int, Partition] = {}
         self._former: dict[int, Partition] = {}
@@ -360,7 +343,7 @@ class Decide:
             return
         try:
             looked_up, observed = self._looking_up.found(came.wanted, answers) if came.wanted is not None else ([], [])
-            out, after = self._say(partition, came, held, looked_up, observed)
+            out, after = self._saying.say(partition.number, came, held, looked_up, observed)
         except (NotYet, Unavailable):
             raise
         except Exception as error:  # noqa: BLE001 - whatever a decision raises is a defect that must stop its key, and only its key
@@ -370,43 +353,6 @@ class Decide:
             staged.out.extend(out)
             staged.held[at] = after
             staged.said += len(out)
-
-    def _say(
-        self, partition: Partition, came: Came, held: Held, looked_up: Sequence[Any], observed: Sequence[Any]
-    ) -> tuple[list[Out], Held]:
-        assert came.line is not None
-        record = came.record
-        rows = iter(looked_up)
-        arguments = [moment_of_ms(came.at_ms) if isinstance(one, HappenedAt) else next(rows) for one in came.line.look_ups]
-        said = because_of(
-            writer=self.name,
-            build=self._settings.build,
-            topic_id=self._topic_ids[record.topic],
-            record=record,
-            meta=came.meta,
-            observed=observed,
-        )
-        out: list[Out] = []
-        state, sequence = held.state, held.sequence
-        for index, message in enumerate(came.line.function(held.state, came.event, *arguments)):
-            way = self._ways.get(type(message))
-            if way is None:
-                raise DeclarationError(f"{came.line} said {type(message).__name__}, which {self.name} does not own")
-            if getattr(message, way.topic.key) != came.key:
-                raise DeclarationError(f"{came.line} said a {type(message).__name__} of another {way.topic.key} than {came.key!r}")
-            raw = message.SerializeToString()
-            if way.command:
-                value = encode(way.number, raw, said.meta(index, 0))
-                out.append(Out(way.topic.name, entry_key(came.key, said.id(index)), value, partition.number))
-                continue
-            check(message)
-            sequence += 1
-            value = encode(way.number, raw, said.meta(index, sequence))
-            out.append(Out(way.topic.name, came.key.encode(), value))
-            out.extend(Out(copy.name, getattr(message, copy.key).encode(), value) for copy in way.copies)
-            state = self._decider.evolve(state, message)
-        done_at_ms = record.timestamp_ms if self._decider.done is not None and self._decider.done(state) is not None else 0
-        return out, Held(state, sequence, came.meta.correlation_id, done_at_ms)
 
     def _quarantine(
         self, staged: Staged, came: Came, reason: QuarantineReason.ValueType, detail: str, error: Exception | None = None
@@ -598,20 +544,3 @@ class Decide:
             self._partitions[number].deadlines.ticked(key, due)
         self.decided += staged.decided
         self.said += staged.said
-
-
-class _Way(NamedTuple):
-    """Where one class of what is said goes."""
-
-    topic: Topic
-    number: int
-    copies: Sequence[Topic]
-    command: bool
-
-
-def _way(said: type[Message], primary: Topic, commands: Topic | None) -> _Way:
-    if is_effect(said):
-        assert commands is not None
-        return _Way(commands, commands.number(said) or 0, (), command=True)
-    copies = [copy for copy in copies_of(primary) if copy.number(said) is not None]
-    return _Way(primary_of(said), primary.number(said) or 0, copies, command=False)

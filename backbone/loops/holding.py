@@ -20,7 +20,7 @@ from backbone.loops.aggregates import Aggregates, Forgotten
 from backbone.loops.deadlines import Deadlines
 from backbone.loops.looking_up import Wanted
 from backbone.loops.set_aside import SetAside
-from backbone.loops.snapshots import AGGREGATE, FORGOTTEN, PARKED, POSITIONS, Held, Snapshots
+from backbone.loops.snapshots import AGGREGATE, FORGOTTEN, PARKED, POSITIONS, Held, Snapshots, held_after
 from backbone.ports import Log, Place, Producer, Record
 from backbone.positions import from_proto, to_proto
 from backbone.settings import Settings
@@ -217,8 +217,7 @@ class TakingOver:
             held = aggregates.get(own.key, blank)
             if own.meta.sequence == held.sequence + 1:
                 state = self._decider.evolve(held.state, own.event)
-                done_at_ms = record.timestamp_ms if self._decider.done is not None and self._decider.done(state) is not None else 0
-                aggregates[own.key] = Held(state, own.meta.sequence, own.meta.correlation_id, done_at_ms)
+                aggregates[own.key] = held_after(self._decider, state, own.meta.sequence, own.meta.correlation_id, record.timestamp_ms)
         return {key: held for key, held in aggregates.items() if key not in partition.forgotten}
 
 

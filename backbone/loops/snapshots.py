@@ -39,6 +39,12 @@ class Held:
     done_at_ms: int = 0
 
 
+def held_after(decider: Decider[Any, Any], state: Any, sequence: int, correlation_id: str, appended_ms: int) -> Held:
+    """What is held of an aggregate after a record that was appended then."""
+    done = decider.done is not None and decider.done(state) is not None
+    return Held(state, sequence, correlation_id, appended_ms if done else 0)
+
+
 class Snapshots:
     """Turns states into entries and back.
 

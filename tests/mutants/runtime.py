@@ -12,7 +12,7 @@ from backbone.adapters.memory import MemoryConsumer, _MemoryMember
 from backbone.adapters.memory_rows import MemoryRows, _Held
 from backbone.declare import Tick
 from backbone.errors import Unconfirmed, WorkerEnded
-from backbone.loops import decide, holding
+from backbone.loops import holding, saying
 from backbone.loops.act import Act, _Holding
 from backbone.loops.deadlines import Deadlines
 from backbone.loops.decide import Decide, Staged
@@ -106,7 +106,7 @@ def _random_ids() -> Patches:
         return envelope.Said(f"{of['writer']}:{lot.getrandbits(64)}", right(**of).tail)
 
     right, lot = envelope.because_of, Random(1)
-    return [(decide, "because_of", because_of)]
+    return [(saying, "because_of", because_of)]
 
 
 def _hasty() -> Patches:
@@ -215,7 +215,7 @@ def _nothing_observed() -> Patches:
         return right(**{**of, "observed": ()})
 
     right = envelope.because_of
-    return [(decide, "because_of", because_of)]
+    return [(saying, "because_of", because_of)]
 
 
 def _short_memory() -> Patches:
@@ -226,7 +226,7 @@ def _short_memory() -> Patches:
         return right(**{**of, "meta": meta})
 
     right = envelope.because_of
-    return [(decide, "because_of", because_of)]
+    return [(saying, "because_of", because_of)]
 
 
 def _skips() -> Patches:
