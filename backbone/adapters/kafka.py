@@ -14,6 +14,7 @@ from confluent_kafka.admin._listoffsets import EarliestSpec, LatestSpec, OffsetS
 from backbone.adapters.kafka_clients import (
     CONNECT_WITHIN_S,
     Options,
+    attempting,
     common_options,
     connect,
     credentials,
@@ -105,18 +106,14 @@ class KafkaLog:
         names = [name for name in self._listed() if not name.startswith("__")]
         if not names:
             return {}
-        try:
+        with attempting("describing topics"):
             asked = self._admin.describe_topics(TopicCollection(names), request_timeout=ASK_WITHIN_S)
             found = [future.result(ASK_WITHIN_S) for future in asked.values()]
-        except KafkaException as error:
-            raise meaning(error_of(error), "describing topics") from error
         return {topic.name: (str(topic.topic_id), len(topic.partitions)) for topic in found}
 
     def _listed(self) -> Mapping[str, Collection[int]]:
-        try:
+        with attempting("listing topics"):
             return {name: topic.partitions for name, topic in self._admin.list_topics(timeout=ASK_WITHIN_S).topics.items()}
-        except KafkaException as error:
-            raise meaning(error_of(error), "listing topics") from error
 
     def group_consumer(
         self,

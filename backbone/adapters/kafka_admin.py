@@ -23,7 +23,16 @@ from confluent_kafka.admin._scram import (
 )
 from confluent_kafka.cimpl import NewTopic
 
-from backbone.adapters.kafka_clients import CONNECT_WITHIN_S, common_options, connect, credentials, error_of, is_passing, meaning
+from backbone.adapters.kafka_clients import (
+    CONNECT_WITHIN_S,
+    attempting,
+    common_options,
+    connect,
+    credentials,
+    error_of,
+    is_passing,
+    meaning,
+)
 from backbone.errors import DeclarationError, SettingsError, Unavailable
 from backbone.ownership import OPERATOR, Kind, Operation, Right
 from backbone.ports import Place
@@ -115,10 +124,8 @@ class KafkaAdmin:
         Raises:
             Unavailable: Kafka does not answer.
         """
-        try:
+        with attempting("asking for brokers"):
             return len(self._client.list_topics(timeout=ATTEMPT_WITHIN_S).brokers)
-        except KafkaException as error:
-            raise meaning(error_of(error), "asking for brokers") from error
 
     def describe(self) -> Mapping[str, TopicSpec]:
         """Every topic that exists, but Kafka's own, with the settings that were given to it."""
@@ -140,19 +147,15 @@ class KafkaAdmin:
 
     def broker_options(self) -> Mapping[str, Mapping[str, str]]:
         """The options in effect of every broker, by its id."""
-        try:
+        with attempting("listing brokers"):
             ids = [str(broker) for broker in self._client.list_topics(timeout=ASK_WITHIN_S).brokers]
-        except KafkaException as error:
-            raise meaning(error_of(error), "listing brokers") from error
         return {name: _in_effect(found) for name, found in self._described(ResourceType.BROKER, ids).items()}
 
     def _described(self, kind: ResourceType, names: Sequence[str]) -> Mapping[str, Mapping[str, ConfigEntry]]:
-        try:
+        with attempting(f"describing {kind.name.lower()}s"):
             resources = [ConfigResource(kind, name) for name in names]
             asked = self._client.describe_configs(resources, request_timeout=ASK_WITHIN_S) if resources else {}
             return {resource.name: future.result(ASK_WITHIN_S + 1.0) for resource, future in asked.items()}
-        except KafkaException as error:
-            raise meaning(error_of(error), f"describing {kind.name.lower()}s") from error
 
     def create_topics(self, specs: Sequence[TopicSpec], replication_factor: int = 1) -> Sequence[str]:
         """Make the topics that do not exist; leave the others as they are.
@@ -202,11 +205,9 @@ class KafkaAdmin:
 
     def committed(self, group: str) -> Mapping[Place, int]:
         """Committed offsets of a group, whoever asks; empty if there is none."""
-        try:
+        with attempting(f"asking for the offsets of {group}"):
             asked = self._client.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)], request_timeout=ASK_WITHIN_S)
             found = asked[group].result(ASK_WITHIN_S + 1.0).topic_partitions
-        except KafkaException as error:
-            raise meaning(error_of(error), f"asking for the offsets of {group}") from error
         return {(partition.topic, partition.partition): partition.offset for partition in found if partition.offset >= 0}
 
     def unstable(self) -> Mapping[Place, int]:
@@ -221,11 +222,9 @@ class KafkaAdmin:
 
     def _ends(self, places: Sequence[TopicPartition], level: IsolationLevel) -> Mapping[Place, int]:
         latest: OffsetSpec = LatestSpec()  # type: ignore[no-untyped-call]
-        try:
+        with attempting("asking how far partitions can be read"):
             asked = self._client.list_offsets(dict.fromkeys(places, latest), isolation_level=level, request_timeout=ASK_WITHIN_S)
             return {(place.topic, place.partition): future.result(ASK_WITHIN_S + 1.0).offset for place, future in asked.items()}
-        except KafkaException as error:
-            raise meaning(error_of(error), "asking how far partitions can be read") from error
 
     @property
     def keeps_users(self) -> bool:
@@ -236,11 +235,9 @@ class KafkaAdmin:
         """Every user that has a password of our mechanism; none where the cluster keeps none."""
         if self._mechanism is None:
             return frozenset()
-        try:
+        with attempting("listing users"):
             asked: Any = self._client.describe_user_scram_credentials(request_timeout=ASK_WITHIN_S)  # of all: one future, not one a user
             found = asked.result(ASK_WITHIN_S + 1.0)
-        except KafkaException as error:
-            raise meaning(error_of(error), "listing users") from error
         return frozenset(
             str(user) for user, known in found.items() if any(info.mechanism is self._mechanism for info in known.scram_credential_infos)
         )
@@ -270,10 +267,8 @@ class KafkaAdmin:
         if not changes:
             return
         for user, future in self._client.alter_user_scram_credentials(list(changes), request_timeout=ASK_WITHIN_S).items():
-            try:
+            with attempting(f"{doing}, {user}"):
                 future.result(ASK_WITHIN_S + 1.0)
-            except KafkaException as error:
-                raise meaning(error_of(error), f"{doing}, {user}") from error
 
     def rights(self) -> frozenset[Right]:
         """Every right that somebody has, of the kinds and operations we know."""
@@ -281,35 +276,27 @@ class KafkaAdmin:
         every = AclBindingFilter(
             ResourceType.ANY, anything, ResourcePatternType.ANY, anything, anything, AclOperation.ANY, AclPermissionType.ANY
         )
-        try:
+        with attempting("listing rights"):
             found = self._client.describe_acls(every, request_timeout=ASK_WITHIN_S).result(ASK_WITHIN_S + 1.0)
-        except KafkaException as error:
-            raise meaning(error_of(error), "listing rights") from error
         return frozenset(right for binding in found if (right := _right(binding)) is not None)
 
     def grant(self, rights: Iterable[Right]) -> None:
         """Give these rights; who has them keeps them."""
         if bindings := [_binding(right) for right in rights]:
             for right, future in self._client.create_acls(bindings, request_timeout=ASK_WITHIN_S).items():
-                try:
+                with attempting(f"giving a right to {right.principal}"):
                     future.result(ASK_WITHIN_S + 1.0)
-                except KafkaException as error:
-                    raise meaning(error_of(error), f"giving a right to {right.principal}") from error
 
     def revoke(self, rights: Iterable[Right]) -> None:
         """Take these rights away."""
         filters = [_filter(right) for right in rights]
         for one, future in (self._client.delete_acls(filters, request_timeout=ASK_WITHIN_S) if filters else {}).items():
-            try:
+            with attempting(f"taking a right from {one.principal}"):
                 future.result(ASK_WITHIN_S + 1.0)
-            except KafkaException as error:
-                raise meaning(error_of(error), f"taking a right from {one.principal}") from error
 
     def _listed(self) -> Mapping[str, TopicMetadata]:
-        try:
+        with attempting("listing topics"):
             return self._client.list_topics(timeout=ASK_WITHIN_S).topics
-        except KafkaException as error:
-            raise meaning(error_of(error), "listing topics") from error
 
     def _await(self, specs: Mapping[str, TopicSpec]) -> None:
         deadline = time.monotonic() + ASK_WITHIN_S

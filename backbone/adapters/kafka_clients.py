@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
@@ -336,3 +337,12 @@ def meaning(error: KafkaError, doing: str) -> BackboneError:
     if is_passing(error) and not error.fatal():
         return Unavailable(text)
     return WorkerEnded(text)
+
+
+@contextmanager
+def attempting(what: str) -> Iterator[None]:
+    """Within it, an error of the client is ours; see `meaning`."""
+    try:
+        yield
+    except KafkaException as error:
+        raise meaning(error_of(error), what) from error

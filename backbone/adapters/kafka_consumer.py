@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from backbone.adapters.kafka_clients import NOISE, Signs, error_of, is_passing, meaning
+from backbone.adapters.kafka_clients import NOISE, Signs, attempting, error_of, is_passing, meaning
 from backbone.errors import Unavailable, WorkerEnded
 from backbone.ports import Place, Record
 
@@ -221,10 +221,8 @@ class KafkaConsumer:
         Raises:
             Unavailable: Kafka did not answer, or a transaction is still open.
         """
-        try:
+        with attempting("asking for committed offsets"):
             found = self._client.committed(_partitions(places), timeout=self._committed_within_s)
-        except KafkaException as error:
-            raise meaning(error_of(error), "asking for committed offsets") from error
         for partition in found:
             if partition.error is not None:
                 raise meaning(partition.error, f"asking for the committed offset of {partition.topic}/{partition.partition}")
