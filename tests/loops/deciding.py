@@ -20,6 +20,7 @@ from backbone.contract import ResolvedService, resolve, topics_holding
 from backbone.declare import Context, Decider, Service
 from backbone.envelope import Decoded, decode, encode, root_meta
 from backbone.loops.decide import Decide
+from backbone.partitioner import partition_of
 from backbone.ports import Change, Fragment, Log, Record, Rows
 from backbone.settings import Settings
 from backbone.topology import topology
@@ -37,11 +38,7 @@ DAY_S = 86_400
 
 @dataclass
 class World:
-    """A log with the topics of one service, and rows for its look-ups.
-
-    Attributes:
-        clock: what the loop takes for now, in seconds since the epoch; None is the real one.
-    """
+    """A log with the topics of one service, and rows for its look-ups."""
 
     context: Context
     service: Service
@@ -59,6 +56,10 @@ class World:
     def resolved(self) -> ResolvedService:
         """The service, resolved."""
         return resolve(self.context, self.service)
+
+    def declares(self, service: Service) -> None:
+        """Let the next worker run another build of the service."""
+        self.context, self.service = Context(self.context.name, service), service
 
     def worker(self, log: Log | None = None, rows: Rows | None = None, clock: Callable[[], float] = time.time, **settings: str) -> Decide:
         """A worker of the service, as one process would run it."""
@@ -112,8 +113,6 @@ class World:
 
     def shows_to_the_end(self, view: Any, rows: dict[str, Message]) -> None:
         """Let a view be read to the end of its topic in every partition; each row lies where its key belongs."""
-        from backbone.partitioner import partition_of
-
         topic = self.resolved.view_of(view).topic.name
         for partition in range(PARTITIONS):
             end = self.log.high_watermarks([(topic, partition)])[topic, partition]

@@ -17,6 +17,7 @@ from backbone.envelope import entry_key
 from backbone.errors import DeclarationError
 from backbone.loops import aggregates, decide
 from backbone.loops.aggregates import BUCKETS, Aggregates, Forgotten, fingerprint_of
+from backbone.loops.decide import Decide
 from backbone.loops.snapshots import AGGREGATE, FORGOTTEN, Held, Snapshots
 from backbone.partitioner import partition_of
 from backbone.parts import Part
@@ -65,16 +66,15 @@ def priced(count: Count) -> Count | None:
     return Count(1) if count.said else None
 
 
-def a_world(days: Days, says: Says = once, version: int = 1) -> World:
+def a_world(days: Days, says: Says = once) -> World:
+    """A log of that service."""
+    service = a_service(says)
+    return World(Context("ordering", service), service, MemoryLog(now_ms=days.milliseconds))
+
+
+def a_service(says: Says, version: int = 1) -> Service:
     """Pricing that is finished with a SKU once it has a price, and forgets it 30 days later."""
-    return World(*table(says, version), MemoryLog(now_ms=days.milliseconds))
-
-
-def table(says: Says, version: int = 1) -> tuple[Context, Service]:
-    """The context and its one service."""
-    decider = Decider(Count, counted, on(ItemCatalogued, says), version=version, done=priced, forget_after=KEPT)
-    service = Service("pricing", decider)
-    return Context("ordering", service), service
+    return Service("pricing", Decider(Count, counted, on(ItemCatalogued, says), version=version, done=priced, forget_after=KEPT))
 
 
 def neighbour(sku: str = SKU) -> str:
@@ -88,15 +88,15 @@ def state_of(world: World, sku: str = SKU) -> bytes | None:
     return [record.value for record in world.records(STATE) if record.key == entry_key(sku, AGGREGATE)][-1]
 
 
-def forgotten(days: Days, world: World) -> None:
-    """Let a SKU be priced and forgotten."""
+def forgotten(days: Days, world: World) -> Decide:
+    """Let a SKU be priced and forgotten by a worker."""
     world.comes(examples.item_catalogued(sku=SKU))
     worker = world.worker()
     steps(worker, lambda: len(prices(world)) == 1)
     days.at += 31
     world.comes(examples.item_catalogued(sku=neighbour()))
     steps(worker, lambda: state_of(world) is None)
-    worker.close()
+    return worker
 
 
 def test_a_repetition_for_a_stub_is_silence() -> None:
@@ -114,7 +114,7 @@ def test_a_repetition_for_a_stub_is_silence() -> None:
 def test_a_stub_is_dropped_after_its_time_and_leaves_a_fingerprint() -> None:
     days = Days()
     world = a_world(days)
-    forgotten(days, world)
+    forgotten(days, world).close()
     worker = world.worker()
     idle(worker)
     assert worker.held(SKU) is None
@@ -128,16 +128,10 @@ def test_what_comes_for_a_forgotten_aggregate_is_set_aside_and_nothing_is_said_t
     """Nobody can tell whether it is a repetition; an operator sees it, and his release does not make it news."""
     days = Days()
     world = a_world(days)
+    worker = forgotten(days, world)
     if restarted:
-        forgotten(days, world)
+        worker.close()
         worker = world.worker()
-    else:
-        world.comes(examples.item_catalogued(sku=SKU))
-        worker = world.worker()
-        steps(worker, lambda: len(prices(world)) == 1)
-        days.at += 31
-        world.comes(examples.item_catalogued(sku=neighbour()))
-        steps(worker, lambda: state_of(world) is None)
     late = world.comes(examples.item_catalogued(sku=SKU))
     steps(worker, lambda: len(world.quarantined()) == 1)
     [aside] = world.quarantined()
@@ -152,8 +146,8 @@ def test_what_comes_for_a_forgotten_aggregate_is_set_aside_and_nothing_is_said_t
 def test_a_newer_version_that_folds_the_whole_log_again_does_not_bring_the_forgotten_back() -> None:
     days = Days()
     world = a_world(days)
-    forgotten(days, world)
-    world.context, world.service = table(once, version=2)
+    forgotten(days, world).close()
+    world.declares(a_service(once, version=2))
     newer = world.worker()
     world.comes(examples.item_catalogued(sku=SKU))
     steps(newer, lambda: len(world.quarantined()) == 1)
@@ -166,7 +160,7 @@ def test_fingerprints_that_cannot_be_read_bring_their_aggregates_back(*, compact
     """Else, once the log is compacted, nothing would tell them from newcomers."""
     days = Days()
     world = a_world(days)
-    forgotten(days, world)
+    forgotten(days, world).close()
     bucket, number = fingerprint_of(SKU) % BUCKETS, partition_of(SKU.encode(), PARTITIONS)
     world.raw(STATE, entry_key("", f"{FORGOTTEN}/{bucket:x}"), b"\xff", number)
     first = world.worker()

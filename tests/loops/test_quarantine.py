@@ -10,7 +10,7 @@ from retail.ordering.v1.order_pb2 import OrderValidated
 from retail.ordering.v1.price_pb2 import PriceListed
 
 from backbone import damage
-from backbone.declare import Context, Decider, Service, on
+from backbone.declare import Decider, Service, on
 from backbone.envelope import encode
 from backbone.money import minor_units
 from backbone.partitioner import partition_of
@@ -77,8 +77,7 @@ def repaired(world: World) -> None:
     def forgiving(_: Count, item: ItemCatalogued) -> Iterator[PriceListed]:
         yield PriceListed(sku=item.sku, unit_price=item.list_price)
 
-    world.service = Service("pricing", Decider(Count, counted, on(ItemCatalogued, forgiving)))
-    world.context = Context("ordering", world.service)
+    world.declares(Service("pricing", Decider(Count, counted, on(ItemCatalogued, forgiving))))
 
 
 def test_what_is_released_is_decided_in_order_as_if_it_had_never_been_parked() -> None:

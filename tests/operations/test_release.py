@@ -68,8 +68,7 @@ def mended(world: World) -> Decide:
     def forgiving(_: Count, item: ItemCatalogued) -> Iterator[PriceListed]:
         yield PriceListed(sku=item.sku, unit_price=item.list_price)
 
-    world.service = Service("pricing", Decider(Count, counted, on(ItemCatalogued, forgiving)))
-    world.context = Context("ordering", world.service)
+    world.declares(Service("pricing", Decider(Count, counted, on(ItemCatalogued, forgiving))))
     return world.worker()
 
 
