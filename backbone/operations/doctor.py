@@ -6,7 +6,7 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
@@ -252,7 +252,7 @@ def kafka(checkout: Checkout) -> Iterator[Finding]:
     else:
         remedy = "`backbone topics apply` makes what is missing" if found.missing else "see `backbone topics plan`"
         yield wrong("topics", f"{found}; first: {found.lines()[0]}", remedy)
-    yield from _kafka_options(checkout, settings)
+    yield from _kafka_options(checkout, settings, {spec.name for spec in found.missing})
     yield from clients(settings)
     yield from transactions(settings)
 
@@ -268,15 +268,15 @@ def transactions(settings: Settings) -> Iterator[Finding]:
         yield wrong("transactions", found, hanging.remedy(settings.kafka, one))
 
 
-def _kafka_options(checkout: Checkout, settings: Settings) -> Iterator[Finding]:
-    """Brokers and topics against what the design needs of them."""
+def _kafka_options(checkout: Checkout, settings: Settings, missing: Set[str]) -> Iterator[Finding]:
+    """Brokers, and the topics that are not missing, against what the design needs of them."""
     admin = KafkaAdmin(settings)
     brokers = admin.broker_options()
     table = needs.needs(settings, len(brokers))
     for number, options in sorted(brokers.items()):
         yield from _held_against(table, [needs.Of.BROKER], f"broker {number}", options, "set it in the broker's settings")
     kept = {topic.name: topic.kept for topic in topology(checkout.platform()).topics}
-    there = admin.topic_options([name for name in admin.describe() if name in kept])
+    there = admin.topic_options([name for name in kept if name not in missing])
     amiss = [
         finding
         for name, options in sorted(there.items())
