@@ -74,7 +74,7 @@ class Views:
             Unavailable: they cannot be read now; NotYet if they do not know enough.
             NotComparable: nobody can tell whether they do.
         """
-        asking = self._question(knowing, within_s, wait_s)
+        asking, patience_s = self._question(knowing, within_s, wait_s)
         requests, orders = asking.reader(self._requests), asking.reader(self._orders)
 
         async def both() -> tuple[RequestRow | None, OrderRow | None]:
@@ -82,7 +82,7 @@ class Views:
             return request, await orders.get(order_id) if request is not None or not if_asked else None
 
         try:
-            async with asyncio.timeout(within_s + (wait_s or 0.0)):
+            async with asyncio.timeout(patience_s):
                 request, order = await asking.answer(both)
         except NotYet:
             raise
@@ -94,11 +94,11 @@ class Views:
         knowing.read(asking)
         return request, order
 
-    def _question(self, knowing: Knowing, within_s: float, wait_s: float | None) -> Asking:
-        """A question that waits for what must be known, if anything must be, as long as it may."""
+    def _question(self, knowing: Knowing, within_s: float, wait_s: float | None) -> tuple[Asking, float]:
+        """A question, and how long its answer may take: only what must be known is waited for."""
         if wait_s is None or not knowing.at_least:
-            return self._asking(within_s, {})
-        return self._asking(wait_s, knowing.at_least)
+            return self._asking(within_s, {}), within_s
+        return self._asking(wait_s, knowing.at_least), within_s + wait_s
 
     async def late(self, order_id: str) -> RequestRow | None:
         """What was asked, found also when the view is behind; None if nobody has asked.
@@ -123,7 +123,7 @@ class Views:
             Unavailable: they cannot be read now; NotYet if they do not know enough.
             NotComparable: nobody can tell whether they do.
         """
-        asking = self._question(knowing, LOOK_S, wait_s)
+        asking, patience_s = self._question(knowing, LOOK_S, wait_s)
         requests, orders = asking.reader(self._requests), asking.reader(self._orders)
 
         async def both() -> list[tuple[RequestRow, OrderRow | None]]:
@@ -132,7 +132,7 @@ class Views:
             return [(request, stands.get(request.order_id)) for request in asked]
 
         try:
-            async with asyncio.timeout(LOOK_S + wait_s):
+            async with asyncio.timeout(patience_s):
                 found = await asking.answer(both)
         except TimeoutError:
             raise Unavailable("the gateway's views do not answer") from None

@@ -85,7 +85,8 @@ class Tokens:
 
     def told(self, principal: str, knowing: Knowing) -> Sequence[tuple[str, str]]:
         """What an answer tells of itself, as metadata. A vector too long for a token is not told."""
-        told = [(name, sign(self._key, principal, self._cluster_id, vector)) for name, vector in _vectors(knowing) if vector]
+        vectors = ((POSITION, knowing.position), (AS_OF, knowing.as_of))
+        told = [(name, sign(self._key, principal, self._cluster_id, vector)) for name, vector in vectors if vector]
         age = knowing.age_ms
         return [*((name, token) for name, token in told if token is not None), *([(AGE_MS, str(age))] if age is not None else [])]
 
@@ -94,7 +95,3 @@ def refused(wrong: Wrong, why: str) -> Refusal:
     """A token is not taken."""
     text = f"a token in backbone-at-least is not taken: {why}"
     return Refusal(CODE.get(wrong, code_pb2.INVALID_ARGUMENT), f"TOKEN_{wrong.name}", text)
-
-
-def _vectors(knowing: Knowing) -> Sequence[tuple[str, Vector]]:
-    return ((POSITION, knowing.position), (AS_OF, knowing.as_of))

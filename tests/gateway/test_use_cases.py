@@ -252,6 +252,23 @@ async def test_reads_are_refused_while_redis_is_down() -> None:
     assert len(waiters) == 0
 
 
+@pytest.mark.parametrize("ask", ["await", "list"])
+async def test_redis_that_says_nothing_is_not_waited_for_where_nothing_must_be_known(ask: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A caller's patience is for views that are behind what he demands; one that holds still for so long is down."""
+    platform = Platform()
+    orders, _ = platform.use_cases()
+
+    async def silent(*_: object) -> Any:
+        await asyncio.Event().wait()
+
+    for name in ("get", "newest"):
+        monkeypatch.setattr(platform.requests, name, silent)
+    caller = by(time_left_s=60.0)
+    async with asyncio.timeout(5.0):
+        with pytest.raises(Unavailable, match="views do not answer"):
+            await (orders.await_(caller, AwaitOrderRequest(order_id="o")) if ask == "await" else orders.list_(caller, ListOrdersRequest()))
+
+
 async def test_an_answer_missed_in_a_stall_is_found_by_looking_again() -> None:
     platform = Platform(deaf=True)
     orders, waiters = platform.use_cases()
