@@ -1,4 +1,4 @@
-"""One process of a context: every loop of its services on a thread or in the event loop, and how it tells its health.
+"""One process of a context: every loop of its services on a thread or in the event loop, from its start to its end.
 
 Crash-only: a loop that cannot go on ends the process; whoever supervises it starts the slot again, and it takes over from the log.
 """
@@ -10,24 +10,16 @@ import contextlib
 import logging
 import os
 import signal
-import socket
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack
-from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import structlog
-import uvicorn
 from google.protobuf.message import Message
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
 
 from backbone.adapters.grpc import Serve, connect_sibling
 from backbone.adapters.kafka import KafkaLog
@@ -35,6 +27,7 @@ from backbone.adapters.redis import AsyncRedisRows, RedisRows
 from backbone.contract import ResolvedService, resolve_context
 from backbone.declare import Asking, Context, Heard, Raise, Reader, Service, Tail, View
 from backbone.errors import BackboneError, ContractError, NoPassword, Refused, SettingsError, Unavailable, WorkerEnded
+from backbone.health import health_port
 from backbone.loops.act import Act
 from backbone.loops.decide import Decide
 from backbone.loops.listen import Listen
@@ -44,6 +37,7 @@ from backbone.loops.repartition import Repartition
 from backbone.loops.serve import Asked, Views
 from backbone.loops.take_in import BoundIntake, Poll
 from backbone.ports import Log, Place
+from backbone.process import Loop, Process, Running
 from backbone.settings import Settings
 from backbone.topology import topology
 
@@ -60,71 +54,6 @@ Row = TypeVar("Row", bound=Message)
 log = structlog.get_logger()
 Logs = Mapping[str, KafkaLog]
 """The log as each service sees it, by the service's name: its clients authenticate as the service, and may what its table says."""
-
-
-class Loop(Protocol):
-    """What a thread of the process runs."""
-
-    def step(self, timeout_s: float) -> bool: ...
-    def status(self) -> dict[str, Any]: ...
-    @property
-    def ready(self) -> bool: ...
-    def close(self) -> None: ...
-
-
-class Running:
-    """A loop on its thread.
-
-    Args:
-        name: <service>.<purpose>, for thread, metrics and logs.
-        make: builds the loop, on the thread.
-        failed: called, on the thread, when the loop cannot go on.
-    """
-
-    def __init__(self, name: str, make: Callable[[], Loop], failed: Callable[[str, BaseException], None]) -> None:
-        self.name = name
-        self._make = make
-        self._failed = failed
-        self._stop = threading.Event()
-        self._loop: Loop | None = None
-        self._stepped = time.monotonic()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-
-    def start(self) -> None:
-        """Build the loop and step it until told to stop."""
-        self._thread.start()
-
-    def ask_to_stop(self) -> None:
-        """Stop after the batch under way."""
-        self._stop.set()
-
-    def join(self, timeout_s: float) -> bool:
-        """Whether it has stopped within the time."""
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive()
-
-    @property
-    def ready(self) -> bool:
-        """Whether it does its work."""
-        return self._loop is not None and self._loop.ready
-
-    def stuck_s(self) -> float:
-        """How long the step under way takes, in seconds."""
-        return time.monotonic() - self._stepped if self._thread.is_alive() else 0.0
-
-    def status(self) -> dict[str, Any]:
-        """What the loop holds and waits for."""
-        return self._loop.status() if self._loop is not None else {"starting": True}
-
-    def _run(self) -> None:
-        try:
-            self._loop = self._make()
-            while not self._stop.is_set():
-                self._loop.step(0.1)
-                self._stepped = time.monotonic()
-            self._loop.close()
-        except BaseException as error:  # noqa: BLE001 - whatever ends a loop ends the process
-            self._failed(self.name, error)
 
 
 @dataclass
@@ -174,95 +103,6 @@ class Shown:
     status: Callable[[], Mapping[str, float]]
 
 
-@dataclass
-class Process:
-    """Everything that runs in this process."""
-
-    context: Context
-    settings: Settings
-    services: Sequence[ResolvedService]
-    loops: list[Running] = field(default_factory=list)
-    edges: dict[str, Any] = field(default_factory=dict)
-    addresses: dict[str, str] = field(default_factory=dict)
-    ready: bool = False
-    why_not: str = "starting"
-    end: asyncio.Event = field(default_factory=asyncio.Event)
-    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
-    failure: str = ""
-
-    def failed(self, name: str, error: BaseException) -> None:
-        """A part cannot go on: end the process. May be called from any thread."""
-        if not self.failure:
-            self.failure = f"{name}: {type(error).__name__}: {error}"
-        log.error("worker ended", worker=name, error=str(error), exc_info=not isinstance(error, BackboneError))
-        self.loop.call_soon_threadsafe(self.end.set)
-
-    def status(self) -> dict[str, Any]:
-        """What every part holds and waits for."""
-        return {
-            "context": self.context.name,
-            "services": [service.name for service in self.services],
-            "build": self.settings.build,
-            "slot": self.settings.slot,
-            "ready": self.is_ready(),
-            "why_not": self.waits_for(),
-            "addresses": self.addresses,
-            "loops": {running.name: running.status() for running in self.loops},
-            "edges": {name: edge.status() for name, edge in self.edges.items()},
-        }
-
-    def is_ready(self) -> bool:
-        """Whether every loop does its work and every server is open."""
-        return self.ready and all(running.ready for running in self.loops)
-
-    def waits_for(self) -> str:
-        """What is missing until it is ready."""
-        waiting = [running.name for running in self.loops if not running.ready]
-        return self.why_not or (f"waiting for {', '.join(waiting)}" if waiting else "")
-
-
-class Figures:
-    """The process's status as Prometheus metrics."""
-
-    def __init__(self, process: Process) -> None:
-        self._process = process
-
-    def collect(self) -> Sequence[Metric]:
-        """Metrics of now."""
-        families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
-        families |= {name: CounterMetricFamily(f"backbone_{name}", about, labels=["worker"]) for name, about in COUNTERS.items()}
-        families |= {name: GaugeMetricFamily(f"backbone_{name}", about, labels=["worker"]) for name, about in GAUGES.items()}
-        parts = {running.name: running.status() for running in self._process.loops}
-        parts |= {name: edge.status() for name, edge in self._process.edges.items()}
-        for worker, status in parts.items():
-            for name, family in families.items():
-                if isinstance(value := status.get(name), int | float):
-                    family.add_metric([worker], value)
-        ready = GaugeMetricFamily("backbone_ready", "1 if the process does its work", value=float(self._process.is_ready()))
-        return [*families.values(), ready]
-
-
-COUNTERS = {
-    "decided": "Records decided",
-    "said": "Events and commands said, copies included",
-    "folded": "Records folded into rows",
-    "done": "Commands done",
-    "quarantined": "Records set aside",
-    "recovered": "Times a loop began again from the log after a failed commit",
-    "replaced": "Producers replaced after a suspect commit",
-    "raised": "Events raised from outside",
-    "refused": "Calls turned away because too much was under way",
-}
-GAUGES = {
-    "open": "Commands under way",
-    "oldest_s": "Age of the oldest open command, seconds",
-    "waits_s": "How long the loop has waited for something, seconds",
-    "limit": "How much may be under way now",
-    "under_way": "How much is under way",
-    "answer_s": "How long answers take now, seconds",
-}
-
-
 async def run(context: Context, settings: Settings, names: Sequence[str] = (), ending: Callable[[Process], None] = lambda _: None) -> int:
     """Run a context's services until told to stop.
 
@@ -285,7 +125,7 @@ async def run(context: Context, settings: Settings, names: Sequence[str] = (), e
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, process.end.set)
     async with AsyncExitStack() as stack:
-        health = await stack.enter_async_context(_health(process))
+        health = await stack.enter_async_context(health_port(process))
         process.addresses["health"] = health
         logs = await _await_logs(process)
         if logs is None:
@@ -510,63 +350,6 @@ async def _task(process: Process, name: str, edge: Any, stack: AsyncExitStack) -
             await asyncio.wait_for(task, STOP_S)
 
     stack.push_async_callback(finish)
-
-
-@contextlib.asynccontextmanager
-async def _health(process: Process) -> AsyncIterator[str]:
-    """The HTTP port of liveness, readiness, status and metrics."""
-    registry = CollectorRegistry()
-    registry.register(Figures(process))
-
-    async def live(_: Request) -> Response:
-        return PlainTextResponse("live\n")
-
-    async def ready(_: Request) -> Response:
-        return PlainTextResponse("ready\n") if process.is_ready() else PlainTextResponse(f"{process.waits_for()}\n", 503)
-
-    async def status(_: Request) -> Response:
-        return JSONResponse(process.status())
-
-    async def metrics(_: Request) -> Response:
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
-
-    routes = [Route("/livez", live), Route("/readyz", ready), Route("/status", status), Route("/metrics", metrics)]
-    async with http_server(Starlette(routes=routes), process.settings.host, process.settings.health_port) as address:
-        yield address
-
-
-@contextlib.asynccontextmanager
-async def http_server(app: Any, host: str, port: int, at_once: int = 64) -> AsyncIterator[str]:
-    """An HTTP server in this event loop.
-
-    Args:
-        app: an ASGI application.
-        port: 0 takes a free one.
-        at_once: how many connections it serves at most; more get 503.
-
-    Yields:
-        Its address, http://host:port.
-
-    Raises:
-        SettingsError: the port is taken.
-    """
-    bound = socket.socket()
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        bound.bind((host, port))
-    except OSError as error:
-        bound.close()
-        raise SettingsError(f"port {port} on {host} cannot be used: {error.strerror}; name another one, or 0 for any") from error
-    config = uvicorn.Config(app, log_config=None, lifespan="off", access_log=False, timeout_graceful_shutdown=2, limit_concurrency=at_once)
-    server = uvicorn.Server(config)
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
-    serving = asyncio.create_task(server._serve([bound]))
-    try:
-        yield f"http://{host}:{bound.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(serving, 5.0)
 
 
 def set_up_logging(level: int = logging.INFO) -> None:

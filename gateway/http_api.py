@@ -19,8 +19,8 @@ from retail.gateway.v1 import order_service_pb2 as api
 from retail.gateway.v1.order_service_connect import OrderServiceASGIApplication
 
 from backbone.errors import BackboneError
+from backbone.http_server import http_server
 from backbone.positions import AT_LEAST
-from backbone.run import http_server
 from gateway import requests
 from gateway.browsing import for_pages_of, without_native_grpc
 from gateway.freshness import Tokens

@@ -9,7 +9,7 @@ import click
 
 from backbone import errors
 from backbone.cli import main
-from backbone.run import COUNTERS, GAUGES
+from backbone.health import COUNTERS, GAUGES
 from tests.deploy.rendered import ROOT
 
 DOCUMENT = (ROOT / "docs" / "operations.md").read_text()
