@@ -206,7 +206,6 @@ def test_who_waits_when_a_door_closes_goes_with_the_handle(shop_up: Shop) -> Non
     with shop_up.stopped("payments"):
         with ThreadPoolExecutor(1) as pool, shop_up.customer() as customer:
             placed = pool.submit(customer.place, [("T-MANY", 1, 1000)], wait_s=25.0)
-            wait_until(lambda: shop_up.status("gateway")["edges"]["gateway.door.intake"]["raised"] > 0, 10.0, "it is raised")
             wait_until(
                 lambda: any(entry.event.customer_id == customer.name for entry in named(shop_up, "OrderValidated")), 20.0, "it waits"
             )
