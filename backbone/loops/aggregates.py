@@ -102,9 +102,6 @@ class Aggregates:
         for key, raw in [*self._bytes.items(), *self._stubs.items()]:
             yield key, self._lately.get(key) or self._before.get(key) or self._decode(raw)
 
-    def __contains__(self, key: object) -> bool:
-        return key in self._whole or key in self._bytes or key in self._stubs
-
     def __len__(self) -> int:
         return len(self._whole) + len(self._bytes) + len(self._stubs)
 

@@ -262,7 +262,7 @@ class Poll:
         if self._producer is not None:
             self._producer.close()
 
-    def _write(self, pairs: Sequence[tuple[str, Message | Unreadable]]) -> None:
+    def _write(self, pairs: Sequence[_Pair]) -> None:
         """Events, what is set aside and the new cursor, in one transaction."""
         assert self._producer is not None
         producer = self._producer
