@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -138,7 +139,8 @@ async def _placed(here: RunningPlatform, chosen: Sequence[Purchase], options: Op
     progress, done = Progress(len(chosen)), asyncio.Event()
     shown = asyncio.create_task(show(progress, console, done))
     try:
-        await place_all(here.grpc, chosen, progress, options.at_once, ANSWERS_WITHIN_S + 60, Recorder(options.folder / "history.jsonl"))
+        with closing(Recorder(options.folder / "history.jsonl")) as history:
+            await place_all(here.grpc, chosen, progress, options.at_once, ANSWERS_WITHIN_S + 60, history)
     finally:
         done.set()
         await shown

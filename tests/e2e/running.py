@@ -6,7 +6,7 @@ import csv
 import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -192,8 +192,11 @@ def a_shop(
     _write_receipts(files["receipts"], chosen)
     said: list[str] = []
     try:
-        with running(folder / "stack", shop, fresh=True, environment=environment, files=files, split=split, announce=said.append) as here:
-            up = Shop(here, chosen, Recorder(here.stack.folder / HISTORY))
+        with (
+            running(folder / "stack", shop, fresh=True, environment=environment, files=files, split=split, announce=said.append) as here,
+            closing(Recorder(here.stack.folder / HISTORY)) as history,
+        ):
+            up = Shop(here, chosen, history)
             up.rest(120.0)
             yield up
             assert not here.stack.supervisor.given_up, "\n".join(said)

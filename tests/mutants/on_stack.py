@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 
 import grpc
@@ -32,8 +32,8 @@ def look_on_stack(shop: Shop, name: str) -> Looked:
     """Plant a mistake in the gateway's process, let customers order, and judge what they were told."""
     mistake = MISTAKES[name]
     path = shop.here.stack.folder / f"history-{name.replace(' ', '-')}.jsonl"
-    with planted(shop, name):
-        _trade(shop, mistake, Recorder(path))
+    with planted(shop, name), closing(Recorder(path)) as history:
+        _trade(shop, mistake, history)
     with suppress(BackboneError):
         shop.rest(5.0 if name == "never appended" else 60.0)
     found = [
