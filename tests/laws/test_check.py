@@ -214,6 +214,7 @@ LIES = [
         lambda h: h.drop("ReservationReleased", "order-3"),
         frozenset({"levels", "stock", "told"}),
     ),
+    Lie("given back", "was held 0 times and released 1 times", _released_unheld),
     Lie("given back", "is still authorised", lambda h: h.drop("PaymentVoided", "order-2")),
     Lie(
         "given back",
