@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from backbone.adapters.kafka_clients import credentials
 from backbone.local.kafka import Kafka, prepare
@@ -22,6 +23,9 @@ from tests.containers import kafka_in_container, require_docker, valkey_in_conta
 from tests.users import admit_tester
 
 BOTH = ("embedded", pytest.param("containers", marks=pytest.mark.docker))
+
+settings.register_profile("shared", deadline=None)  # the machine is: how long an example takes says nothing
+settings.load_profile("shared")
 
 
 @contextmanager
