@@ -96,12 +96,12 @@ class KafkaConsumer:
             Fenced: another process took this member's place.
             WorkerEnded: Kafka refuses this consumer, what it asked for does not exist, or the client gives nothing of what there is.
         """
-        if time.monotonic() >= self._look_at:
-            self._look_for_stalls()
         try:
             first = self._client.poll(timeout_s)
             if first is None:
                 self._signs.check()
+                if time.monotonic() >= self._look_at:
+                    self._look_for_stalls()
                 return ()
             messages = [first]
             if limit > 1:
@@ -128,9 +128,12 @@ class KafkaConsumer:
     def _look_for_stalls(self) -> None:
         """Read partitions anew that give nothing though there is something.
 
-        A client that lost its broker has been seen to fetch the others and never that one again, without an error, for minutes.
+        A client that lost its broker has been seen to fetch the others and never that one again, without an error, for minutes. As long
+        as the client has anything in hand, what a partition has may merely stand behind it, so this is asked of an idle client only.
         """
         now = time.monotonic()
+        if now - self._look_at > LOOK_EVERY_S:
+            self._stands = {}  # it was not idle meanwhile
         self._look_at = now + LOOK_EVERY_S
         try:
             behind = {place: at for place, at in self._positions.items() if place not in self._paused and self._end(place) > at}
